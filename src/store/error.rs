@@ -1,0 +1,62 @@
+//! What can go wrong with the database, sorted by what the caller can do about it.
+
+use std::fmt;
+
+/// A failed database operation.
+#[derive(Debug)]
+pub enum StoreError {
+    /// A unique value is taken; holds the column (`agents.slug`).
+    Conflict(String),
+    /// Nothing matches.
+    NotFound,
+    /// A stored value cannot be read: the database was changed by hand or by another version.
+    Corrupt(String),
+    /// The database's schema is newer than this program.
+    NewerSchema {
+        /// The newest migration found in the database.
+        found: i64,
+        /// The newest this program knows.
+        known: i64,
+    },
+    /// Everything else: the file, the disk, the connection.
+    Database(sqlx::Error),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict(what) => write!(f, "already taken: {what}"),
+            Self::NotFound => f.write_str("no such row"),
+            Self::Corrupt(what) => write!(f, "the database holds a value this version cannot read: {what}"),
+            Self::NewerSchema { found, known } => write!(
+                f,
+                "the database is at migration {found}, this program knows up to {known}: run the newer version, or restore a backup"
+            ),
+            Self::Database(error) => write!(f, "database: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Database(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::RowNotFound => Self::NotFound,
+            sqlx::Error::Database(db) if db.is_unique_violation() => {
+                // SQLite: "UNIQUE constraint failed: agents.slug"
+                let message = db.message();
+                let column = message.rsplit(": ").next().unwrap_or(message);
+                Self::Conflict(column.to_owned())
+            }
+            _ => Self::Database(error),
+        }
+    }
+}

@@ -47,10 +47,7 @@ impl Store {
             .connect_with(options.clone().create_if_missing(true))
             .await?;
         migrate::run(&writer).await?;
-        let reader = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options.read_only(true))
-            .await?;
+        let reader = SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true)).await?;
         Ok(Self { writer, reader })
     }
 

@@ -18,21 +18,21 @@ pub(crate) struct Key<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 /// A member name without case, `_` and `-`: room for the longest name we ask about.
 pub(crate) struct Name {
-    bytes: [u8; 32],
+    bytes: [u8; 40],
     len: usize,
 }
 
 impl Name {
     /// Folds `key`; names that are too long or not ASCII (but for the two letters that fold into it) are none of ours.
     pub(crate) fn of(key: &str) -> Self {
-        let mut name = Self { bytes: [0; 32], len: 0 };
+        let mut name = Self { bytes: [0; 40], len: 0 };
         for c in key.chars() {
             let folded = match c {
                 '_' | '-' => continue,
                 '\u{17f}' => b's',
                 '\u{212a}' => b'k',
                 c if c.is_ascii() && name.len < name.bytes.len() => (c as u8).to_ascii_lowercase(),
-                _ => return Self { bytes: [0; 32], len: 0 },
+                _ => return Self { bytes: [0; 40], len: 0 },
             };
             if let Some(slot) = name.bytes.get_mut(name.len) {
                 *slot = folded;
@@ -259,7 +259,7 @@ mod tests {
             assert_eq!(Name::of(spelling).as_bytes(), b"taskid", "{spelling}");
         }
         assert_eq!(Name::of("táskId").as_bytes(), b"");
-        assert_eq!(Name::of(&"x".repeat(33)).as_bytes(), b"");
+        assert_eq!(Name::of(&"x".repeat(41)).as_bytes(), b"");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! built; requests and answers are only looked at, and what is looked at is borrowed.
 
 pub mod answer;
+pub mod card;
 
 
 pub mod envelope;

@@ -268,7 +268,13 @@ mod tests {
 
     fn told(task: &str, context: &str, state: &str, terminal: bool) -> Noticed {
         let some = |s: &str| (!s.is_empty()).then(|| s.into());
-        Noticed { task_id: some(task), context_id: some(context), task_state: some(state), rpc_error_code: None, terminal }
+        Noticed {
+            task_id: some(task),
+            context_id: some(context),
+            task_state: some(state),
+            rpc_error_code: None,
+            terminal,
+        }
     }
 
     #[test]
@@ -341,7 +347,9 @@ mod tests {
     #[test]
     fn odd_types_and_broken_bodies_leave_what_was_noticed_before() {
         let before = told("t", "c", "working", false);
-        for body in ["", "{", "[]", "7", r#"{"result":{"task":{"id":{},"status":[]}}}"#, r#"{"result":{"taskId":"x"}} 1"#] {
+        for body in
+            ["", "{", "[]", "7", r#"{"result":{"task":{"id":{},"status":[]}}}"#, r#"{"result":{"taskId":"x"}} 1"#]
+        {
             let mut n = before.clone();
             notice_unary(body.as_bytes(), &mut n);
             assert_eq!(n, before, "{body}");

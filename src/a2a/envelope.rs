@@ -130,16 +130,24 @@ impl fmt::Display for EnvelopeError {
         match self {
             Self::NotUtf8 => f.write_str("The body is not UTF-8: send JSON in UTF-8."),
             Self::NotJson { line, column } => {
-                write!(f, "The body is not one valid JSON value (line {line}, column {column}): send plain JSON, nothing before or after it.")
+                write!(
+                    f,
+                    "The body is not one valid JSON value (line {line}, column {column}): send plain JSON, nothing before or after it."
+                )
             }
             Self::TooDeep => write!(f, "The body nests deeper than {MAX_DEPTH} levels: flatten it."),
             Self::Batch => f.write_str("A2A has no batches: send one request at a time."),
             Self::NotAnObject => f.write_str("A request is a JSON object."),
             Self::Version => f.write_str("The member \"jsonrpc\" must be \"2.0\"."),
             Self::NoMethod => f.write_str("The member \"method\" is missing: name the operation as a string."),
-            Self::BadId => write!(f, "The member \"id\" must be a string, a number or null, of at most {MAX_RPC_ID} bytes."),
+            Self::BadId => {
+                write!(f, "The member \"id\" must be a string, a number or null, of at most {MAX_RPC_ID} bytes.")
+            }
             Self::Ambiguous(member) => {
-                write!(f, "The member \"{member}\" is given twice or in more than one spelling: give it once, spelt exactly so.")
+                write!(
+                    f,
+                    "The member \"{member}\" is given twice or in more than one spelling: give it once, spelt exactly so."
+                )
             }
         }
     }

@@ -20,15 +20,27 @@ fn fault(body: &str) -> EnvelopeError {
 #[test]
 fn ids_are_found_where_each_dialect_keeps_them() {
     let cases = [
-        (r#"{"method":"SendMessage","params":{"message":{"messageId":"m","taskId":"t","contextId":"c"}}}"#, three("t", "c", "m")),
-        (r#"{"method":"message/send","params":{"message":{"message_id":"m","task_id":"t","context_id":"c"}}}"#, three("t", "c", "m")),
+        (
+            r#"{"method":"SendMessage","params":{"message":{"messageId":"m","taskId":"t","contextId":"c"}}}"#,
+            three("t", "c", "m"),
+        ),
+        (
+            r#"{"method":"message/send","params":{"message":{"message_id":"m","task_id":"t","context_id":"c"}}}"#,
+            three("t", "c", "m"),
+        ),
         (r#"{"method":"GetTask","params":{"id":"t"}}"#, three("t", "", "")),
         (r#"{"method":"ListTasks","params":{"contextId":"c"}}"#, three("", "c", "")),
         (r#"{"method":"GetTaskPushNotificationConfig","params":{"taskId":"t","id":"p"}}"#, three("t", "", "")),
-        (r#"{"method":"tasks/pushNotificationConfig/get","params":{"id":"t","pushNotificationConfigId":"p"}}"#, three("t", "", "")),
+        (
+            r#"{"method":"tasks/pushNotificationConfig/get","params":{"id":"t","pushNotificationConfigId":"p"}}"#,
+            three("t", "", ""),
+        ),
         (r#"{"method":"tasks/send","params":{"id":"t","sessionId":"s","message":{"parts":[]}}}"#, three("t", "s", "")),
         // An agent ignores these, so the row must not be told otherwise.
-        (r#"{"method":"SendMessage","params":{"id":"x","contextId":"y","message":{"messageId":"m"}}}"#, three("", "", "m")),
+        (
+            r#"{"method":"SendMessage","params":{"id":"x","contextId":"y","message":{"messageId":"m"}}}"#,
+            three("", "", "m"),
+        ),
     ];
     for (body, expected) in cases {
         assert_eq!(ids(body), expected, "{body}");
@@ -37,7 +49,9 @@ fn ids_are_found_where_each_dialect_keeps_them() {
 
 #[test]
 fn odd_params_are_the_agents_business() {
-    for params in ["null", "[]", "7", "\"x\"", r#"{"id":7,"message":[],"configuration":3}"#, r#"{"message":{"taskId":{}}}"#] {
+    for params in
+        ["null", "[]", "7", "\"x\"", r#"{"id":7,"message":[],"configuration":3}"#, r#"{"message":{"taskId":{}}}"#]
+    {
         assert_eq!(ids(&format!(r#"{{"method":"tasks/get","params":{params}}}"#)), three("", "", ""), "{params}");
     }
 }
@@ -77,7 +91,9 @@ fn the_version_may_be_missing_but_not_another() {
 
 #[test]
 fn what_is_not_one_json_value_is_a_parse_error() {
-    for body in ["", " ", "{", "{}x", "{} {}", "\u{feff}{}", "{'a':1}", "[1,", "{\"a\":NaN}", "{\"method\":\"\\ud800\"}", "nul"] {
+    for body in
+        ["", " ", "{", "{}x", "{} {}", "\u{feff}{}", "{'a':1}", "[1,", "{\"a\":NaN}", "{\"method\":\"\\ud800\"}", "nul"]
+    {
         assert_eq!(fault(body).code(), -32700, "{body:?}");
     }
     for body in [&b"{\"a\":\"\xff\"}"[..], b"\xff\xfe{\0}\0", b"{\0}\0"] {
@@ -173,7 +189,9 @@ fn a_push_configuration_is_seen_in_every_spelling() {
         assert!(look_rest(rpc.as_bytes()).expect(params).inline_push, "{params}");
         assert!(look_rest(params.as_bytes()).expect(params).inline_push, "{params}");
     }
-    for params in [r#"{"configuration":{"pushNotificationConfig":null}}"#, r#"{"metadata":{"pushNotificationConfig":1}}"#] {
+    for params in
+        [r#"{"configuration":{"pushNotificationConfig":null}}"#, r#"{"metadata":{"pushNotificationConfig":1}}"#]
+    {
         let rpc = format!(r#"{{"method":"SendMessage","params":{params}}}"#);
         assert!(!look(rpc.as_bytes()).expect(params).inline_push, "{params}");
     }

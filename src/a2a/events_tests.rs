@@ -49,7 +49,10 @@ fn data_over_several_lines_is_one_text() {
     let stream = format!("event: x\ndata: {head}\ndata:{tail}\n: comment\n\n");
     // A line feed inside a number or string would break it; the cut falls between members.
     let (events, _, noticed) = scan([stream.as_bytes()]);
-    assert_eq!((events, noticed.task_id.as_deref(), noticed.task_state.as_deref()), (1, Some("t"), Some("TASK_STATE_WORKING")));
+    assert_eq!(
+        (events, noticed.task_id.as_deref(), noticed.task_state.as_deref()),
+        (1, Some("t"), Some("TASK_STATE_WORKING"))
+    );
 }
 
 #[test]

@@ -6,7 +6,6 @@
 pub mod answer;
 pub mod card;
 
-
 pub mod envelope;
 pub mod events;
 mod json;

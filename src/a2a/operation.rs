@@ -210,7 +210,9 @@ mod tests {
 
     #[test]
     fn legacy_foreign_and_misspelt_methods_are_unknown_and_cost_a_unit() {
-        for method in ["tasks/send", "tasks/sendSubscribe", "sendMessage", "SENDMESSAGE", "GetTask ", "", "GetAgentCard", "x"] {
+        for method in
+            ["tasks/send", "tasks/sendSubscribe", "sendMessage", "SENDMESSAGE", "GetTask ", "", "GetAgentCard", "x"]
+        {
             assert_eq!(Operation::from_method(method), Operation::Unknown, "{method:?}");
         }
         assert_eq!(Operation::Unknown.effect(), Effect::Work);

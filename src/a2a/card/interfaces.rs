@@ -47,7 +47,7 @@ pub(super) struct Declared {
 
 impl Declared {
     fn is_v1(&self) -> bool {
-        !self.version.starts_with("0.")
+        self.version.split('.').next().is_some_and(|major| major.bytes().any(|digit| digit != b'0'))
     }
 }
 
@@ -78,10 +78,12 @@ pub(super) fn declared(own: &Map<String, Value>, warnings: &mut Vec<String>) -> 
     for (url, binding, version, tenant) in found {
         let Some(url) = url else { continue };
         let Some(carried) = Carried::of(binding).filter(|_| is_version(version)) else {
-            warnings.push(format!("the interface {binding:?} of version {version:?} cannot be carried and was left out"));
+            warnings
+                .push(format!("the interface {binding:?} of version {version:?} cannot be carried and was left out"));
             continue;
         };
-        let interface = Declared { url: url.into(), binding: carried, version: version.into(), tenant: tenant.map(Into::into) };
+        let interface =
+            Declared { url: url.into(), binding: carried, version: version.into(), tenant: tenant.map(Into::into) };
         if seen.insert((carried, interface.is_v1(), interface.tenant.clone())) {
             declared.push(interface);
         }
@@ -102,7 +104,9 @@ fn carried(own: &Map<String, Value>, reg: &CardFacts, warnings: &mut Vec<String>
             return false;
         };
         if !is_own_host(&url, endpoint) {
-            warnings.push(format!("the {what} interface at {at} is on another host than the registered endpoint and was left out"));
+            warnings.push(format!(
+                "the {what} interface at {at} is on another host than the registered endpoint and was left out"
+            ));
             return false;
         }
         let same = path(&url) == path(endpoint);
@@ -112,7 +116,8 @@ fn carried(own: &Map<String, Value>, reg: &CardFacts, warnings: &mut Vec<String>
                 warnings.push(format!("the card places JSON-RPC at {at}, but calls go to the registered endpoint"));
             }
             Carried::Rest if !same => {
-                warnings.push(format!("the REST interface at {at} is not below the registered endpoint and was left out"));
+                warnings
+                    .push(format!("the REST interface at {at} is not below the registered endpoint and was left out"));
             }
             Carried::Rest if d.tenant.is_some() => {
                 warnings.push(format!("the REST interface at {at} has a tenant in its paths and was left out"));
@@ -130,14 +135,22 @@ fn carried(own: &Map<String, Value>, reg: &CardFacts, warnings: &mut Vec<String>
     let binding = if declared.iter().any(|d| d.binding == Carried::JsonRpc) { Carried::JsonRpc } else { Carried::Rest };
     let assumed: Vec<_> = declared.into_iter().filter(|d| d.binding == binding).collect();
     if !assumed.is_empty() {
-        warnings.push("none of the card's interfaces is at the registered endpoint: its versions were kept, its addresses not".into());
+        warnings.push(
+            "none of the card's interfaces is at the registered endpoint: its versions were kept, its addresses not"
+                .into(),
+        );
         return assumed;
     }
     vec![Declared { url: String::new(), binding: Carried::JsonRpc, version: "0.3.0".into(), tenant: None }]
 }
 
 /// The addresses to call, in the members of both families.
-pub(super) fn interfaces(own: &Map<String, Value>, reg: &CardFacts, card: &mut Map<String, Value>, warnings: &mut Vec<String>) {
+pub(super) fn interfaces(
+    own: &Map<String, Value>,
+    reg: &CardFacts,
+    card: &mut Map<String, Value>,
+    warnings: &mut Vec<String>,
+) {
     let carried = carried(own, reg, warnings);
     let url = |binding| match binding {
         Carried::JsonRpc => reg.base_url.as_str(),

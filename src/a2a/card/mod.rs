@@ -18,8 +18,8 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use interfaces::{Carried, declared, interfaces};
-use read::{copy_unknown, holds_address, may_be_shown, member, objects, read, text, texts};
 pub use read::{CardError, MAX_CARD};
+use read::{copy_unknown, holds_address, may_be_shown, member, objects, read, text, texts};
 
 /// The name under which the served card declares the gateway's credential.
 pub const SCHEME: &str = "bearer";
@@ -95,7 +95,10 @@ pub fn facts_of(card: &[u8]) -> Result<CardRegistration, CardError> {
         name,
         description: text(&card, "description").unwrap_or_default().to_owned(),
         url: wanted.map(|d| d.url.clone()),
-        provider: member(&card, "provider").and_then(Value::as_object).and_then(|p| text(p, "organization")).map(Into::into),
+        provider: member(&card, "provider")
+            .and_then(Value::as_object)
+            .and_then(|p| text(p, "organization"))
+            .map(Into::into),
         icon_url: text(&card, "iconUrl").map(Into::into),
         version: text(&card, "version").map(Into::into),
         skills_json: Value::Array(skills(member(&card, "skills"), None, &mut Vec::new())).to_string(),
@@ -200,17 +203,8 @@ fn describe(own: &Map<String, Value>, reg: &CardFacts, card: &mut Map<String, Va
     }
 }
 
-const SKILL: [&str; 9] = [
-    "id",
-    "name",
-    "description",
-    "tags",
-    "examples",
-    "inputModes",
-    "outputModes",
-    "security",
-    "securityRequirements",
-];
+const SKILL: [&str; 9] =
+    ["id", "name", "description", "tags", "examples", "inputModes", "outputModes", "security", "securityRequirements"];
 
 /// Skills with everything the SDKs demand. Their security requirements would name schemes that are not served.
 fn skills(list: Option<&Value>, endpoint: Option<&Url>, warnings: &mut Vec<String>) -> Vec<Value> {
@@ -249,7 +243,8 @@ fn capabilities(own: &Map<String, Value>, reg: &CardFacts, card: &mut Map<String
     if let Some(history) = on("stateTransitionHistory") {
         out.insert("stateTransitionHistory".into(), history.into());
     }
-    let extended = on("extendedAgentCard").or(member(own, "supportsAuthenticatedExtendedCard").and_then(Value::as_bool));
+    let extended =
+        on("extendedAgentCard").or(member(own, "supportsAuthenticatedExtendedCard").and_then(Value::as_bool));
     if reg.extended_card && extended == Some(true) {
         out.insert("extendedAgentCard".into(), true.into());
         card.insert("supportsAuthenticatedExtendedCard".into(), true.into());

@@ -177,7 +177,9 @@ fn address_like(text: &str, endpoint: Option<&Url>) -> bool {
     let names = |host: &str| match host.starts_with('[') {
         true => text.to_ascii_lowercase().contains(host),
         // As a whole word: a host may be called `b`.
-        false => text.split(|c: char| !(c.is_alphanumeric() || "-._".contains(c))).any(|w| w.eq_ignore_ascii_case(host)),
+        false => {
+            text.split(|c: char| !(c.is_alphanumeric() || "-._".contains(c))).any(|w| w.eq_ignore_ascii_case(host))
+        }
     };
     text.contains("://") || text.starts_with("//") || endpoint.and_then(Url::host_str).is_some_and(names)
 }
@@ -203,7 +205,12 @@ fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
             let shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
-            !(v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.is_broadcast() || shared)
+            !(v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_broadcast()
+                || shared)
         }
         IpAddr::V6(v6) => {
             !(v6.is_loopback() || v6.is_unspecified() || v6.is_unique_local() || v6.is_unicast_link_local())

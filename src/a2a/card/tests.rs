@@ -131,7 +131,8 @@ fn only_the_gateways_credential_is_declared_and_anonymity_comes_after_it() {
 
 #[test]
 fn capabilities_are_only_ever_lowered() {
-    let own = json!({"name": "N", "capabilities": {"streaming": true, "pushNotifications": true, "extendedAgentCard": true}});
+    let own =
+        json!({"name": "N", "capabilities": {"streaming": true, "pushNotifications": true, "extendedAgentCard": true}});
     let (card, _) = built(&own);
     assert_eq!(card["capabilities"], json!({"streaming": true, "pushNotifications": false}));
     let all = CardFacts { push_pass: true, extended_card: true, streaming: true, ..facts() };
@@ -146,7 +147,8 @@ fn capabilities_are_only_ever_lowered() {
 
 #[test]
 fn unknown_members_stay_unless_they_hold_an_address() {
-    let (card, warnings) = built(&json!({"name": "N", "x-note": {"a": [1, "two"]}, "metadata": {"hook": ["wss://x.example"]},
+    let (card, warnings) =
+        built(&json!({"name": "N", "x-note": {"a": [1, "two"]}, "metadata": {"hook": ["wss://x.example"]},
         "grpc": "agent.internal:50051", "agent.internal": 1, "signatures": [{"protected": "x"}],
         "Supported_Interfaces": [], "capabilities": {"extensions": [
             {"uri": "https://ext.example/v1", "required": true, "params": {"roles": ["a"]}},
@@ -168,7 +170,10 @@ fn links_that_give_the_agent_away_are_left_out() {
         built(&json!({"name": "N", "documentationUrl": url, "iconUrl": url, "provider": {"organization": "O", "url": url}})).0
     };
     let shown = with("https://docs.example/x");
-    assert_eq!((&shown["documentationUrl"], &shown["provider"]["organization"]), (&json!("https://docs.example/x"), &json!("O")));
+    assert_eq!(
+        (&shown["documentationUrl"], &shown["provider"]["organization"]),
+        (&json!("https://docs.example/x"), &json!("O"))
+    );
     for url in [
         "http://agent.internal:9000/docs",
         "http://10.1.2.3/",
@@ -212,7 +217,10 @@ fn a_bare_card_is_enough_to_register() {
         .as_bytes(),
     )
     .expect("a card");
-    assert_eq!((facts.name.as_str(), facts.url.as_deref(), facts.provider.as_deref()), ("N", Some("http://a.example/"), Some("O")));
+    assert_eq!(
+        (facts.name.as_str(), facts.url.as_deref(), facts.provider.as_deref()),
+        ("N", Some("http://a.example/"), Some("O"))
+    );
     assert_eq!(facts.capabilities, ["streaming"]);
     assert_eq!(facts.skills_json, r#"[{"description":"s","id":"s","name":"s","tags":[]}]"#);
     assert_eq!(facts_of(b"{}"), Err(CardError::NoName));
@@ -242,8 +250,21 @@ fn value() -> impl Strategy<Value = Value> {
     ];
     leaf.prop_recursive(4, 40, 5, |inner| {
         let keys = prop::sample::select(vec![
-            "url", "transport", "protocolBinding", "protocolVersion", "protocol_version", "tenant", "name", "id", "tags",
-            "streaming", "extensions", "uri", "params", "organization", "x",
+            "url",
+            "transport",
+            "protocolBinding",
+            "protocolVersion",
+            "protocol_version",
+            "tenant",
+            "name",
+            "id",
+            "tags",
+            "streaming",
+            "extensions",
+            "uri",
+            "params",
+            "organization",
+            "x",
         ]);
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
@@ -272,7 +293,8 @@ fn is_acceptable(card: &Value) -> bool {
         && card.get("provider").is_none_or(|p| text(&p["url"]) && text(&p["organization"]))
         && card.get("supportedInterfaces").is_none_or(|all| {
             all.as_array().is_some_and(|all| {
-                !all.is_empty() && all.iter().all(|i| text(&i["url"]) && text(&i["protocolBinding"]) && text(&i["protocolVersion"]))
+                !all.is_empty()
+                    && all.iter().all(|i| text(&i["url"]) && text(&i["protocolBinding"]) && text(&i["protocolVersion"]))
             })
         })
 }
@@ -283,8 +305,22 @@ fn addresses(value: &Value, found: &mut Vec<String>) {
         Value::String(s) => found.push(s.clone()),
         Value::Array(items) => items.iter().for_each(|i| addresses(i, found)),
         Value::Object(members) => {
-            let human = ["name", "description", "version", "id", "uri", "tags", "examples", "documentationUrl", "iconUrl",
-                "provider", "defaultInputModes", "defaultOutputModes", "inputModes", "outputModes"];
+            let human = [
+                "name",
+                "description",
+                "version",
+                "id",
+                "uri",
+                "tags",
+                "examples",
+                "documentationUrl",
+                "iconUrl",
+                "provider",
+                "defaultInputModes",
+                "defaultOutputModes",
+                "inputModes",
+                "outputModes",
+            ];
             members.iter().filter(|(k, _)| !human.contains(&k.as_str())).for_each(|(_, v)| addresses(v, found));
         }
         _ => {}

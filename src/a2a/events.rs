@@ -35,9 +35,7 @@ pub struct EventScanner {
 enum Line {
     /// So many bytes of `data` have matched; 0 is the start of the line.
     Name(usize),
-    /// Right behind `data:`: one space is not part of the value.
-    Colon,
-    /// In the value of a data line.
+    /// In the value of a data line. The space that may follow the colon is kept: JSON does not mind.
     Value,
     /// In a line of no interest: a comment, another field.
     Other,
@@ -133,17 +131,11 @@ impl EventScanner {
                         Some(&expected) if byte == expected => Line::Name(matched + 1),
                         None if byte == b':' => {
                             self.begin_data(chunk, held);
-                            Line::Colon
+                            Line::Value
                         }
                         _ => Line::Other,
                     };
                     at += 1;
-                }
-                Line::Colon => {
-                    self.line = Line::Value;
-                    if chunk[at] == b' ' {
-                        at += 1;
-                    }
                 }
                 Line::Value => {
                     self.value(chunk, at..piece.end, held);
@@ -177,6 +169,7 @@ impl EventScanner {
     fn push(&mut self, bytes: &[u8]) {
         self.data_len = self.data_len.saturating_add(bytes.len());
         if self.data_len > NOTICE_LIMIT {
+            // What is left is no JSON, so nothing will be noticed in it.
             self.data.clear();
         } else {
             self.data.extend_from_slice(bytes);
@@ -196,9 +189,7 @@ impl EventScanner {
         let whole = held.take();
         if self.data_lines > 0 {
             self.events += 1;
-            if self.data_len <= NOTICE_LIMIT {
-                notice_unary(whole.map_or(self.data.as_slice(), |range| &chunk[range]), noticed);
-            }
+            notice_unary(whole.map_or(self.data.as_slice(), |range| &chunk[range]), noticed);
         }
         self.in_block = false;
         self.data_lines = 0;

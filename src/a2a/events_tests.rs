@@ -56,6 +56,30 @@ fn data_over_several_lines_is_one_text() {
 }
 
 #[test]
+fn lines_of_data_are_joined_by_a_line_feed() {
+    let number = |tail: &str| scan([format!("data: {{\"taskId\":\"t\",\"n\":1\n{tail}\n\n").as_bytes()]).2.task_id;
+    assert_eq!(number("data:}").as_deref(), Some("t"));
+    // A number cannot go on in the next line.
+    assert_eq!(number("data:2}"), None);
+}
+
+#[test]
+fn a_mark_that_breaks_off_spoils_its_line_only() {
+    assert_eq!(scan([&b"\xefdata: 1\n\n"[..]]).0, 0);
+    assert_eq!(scan([&b"\xef\xbbdata: 1\n\ndata: 2\n\n"[..]]).0, 1);
+}
+
+#[test]
+fn no_more_than_the_limit_is_held_of_an_endless_event() {
+    let (mut scanner, mut noticed) = (EventScanner::new(), Noticed::default());
+    scanner.feed(b"data: ", &mut noticed);
+    for line in [&[b'x'; 1000][..], b"\ndata: y"].into_iter().cycle().take(1000) {
+        scanner.feed(line, &mut noticed);
+        assert!(scanner.data.len() <= NOTICE_LIMIT);
+    }
+}
+
+#[test]
 fn an_event_too_large_to_look_at_is_counted_and_the_next_one_is_noticed() {
     let large = format!("data: {{\"taskId\":\"large\",\"x\":\"{}\"}}\n\ndata: {STATUS}\n\n", "x".repeat(NOTICE_LIMIT));
     for size in [usize::MAX, 1000] {

@@ -66,6 +66,7 @@ pub(super) fn declared(own: &Map<String, Value>, warnings: &mut Vec<String>) -> 
         let version = text(interface, "protocolVersion").unwrap_or("1.0");
         found.push((url, binding, version, text(interface, "tenant")));
     }
+    let modern = found.len();
     // A card of the new family may also have `url`, for people; it claims 0.3 only if it says so.
     let old = text(own, "protocolVersion").or(found.is_empty().then_some("0.3.0"));
     if let Some(version) = old {
@@ -74,8 +75,9 @@ pub(super) fn declared(own: &Map<String, Value>, warnings: &mut Vec<String>) -> 
             found.push((text(interface, "url"), text(interface, "transport").unwrap_or("JSONRPC"), version, None));
         }
     }
-    let (mut declared, mut seen) = (Vec::new(), BTreeSet::new());
-    for (url, binding, version, tenant) in found {
+    let mut declared: Vec<Declared> = Vec::new();
+    for (nth, (url, binding, version, tenant)) in found.into_iter().enumerate() {
+        let is_old = nth >= modern;
         let Some(url) = url else { continue };
         let Some(carried) = Carried::of(binding).filter(|_| is_version(version)) else {
             warnings
@@ -84,7 +86,11 @@ pub(super) fn declared(own: &Map<String, Value>, warnings: &mut Vec<String>) -> 
         };
         let interface =
             Declared { url: url.into(), binding: carried, version: version.into(), tenant: tenant.map(Into::into) };
-        if seen.insert((carried, interface.is_v1(), interface.tenant.clone())) {
+        // The old members cannot name a tenant: for a binding that is known already they only say again where it is.
+        let known = |d: &Declared| {
+            d.binding == carried && d.is_v1() == interface.is_v1() && (is_old || d.tenant == interface.tenant)
+        };
+        if !declared.iter().any(known) {
             declared.push(interface);
         }
     }

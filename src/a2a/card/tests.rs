@@ -87,6 +87,14 @@ fn an_agent_of_the_new_version_alone_is_not_said_to_speak_the_old_one() {
 }
 
 #[test]
+fn the_old_members_do_not_add_an_interface_without_the_tenant() {
+    let (card, _) = built(&json!({"name": "N", "url": "http://agent.internal:9000/a2a", "protocolVersion": "1.0",
+        "supportedInterfaces": [{"url": "http://agent.internal:9000/a2a", "protocolBinding": "JSONRPC",
+            "protocolVersion": "1.0", "tenant": "t"}]}));
+    assert_eq!(versions(&card).len(), 1, "{card}");
+}
+
+#[test]
 fn an_interface_on_another_host_is_dropped_and_reported() {
     let (card, warnings) = built(&json!({"name": "N", "supportedInterfaces": [
         {"url": "http://elsewhere.example/a2a", "protocolBinding": "HTTP+JSON", "protocolVersion": "1.0"},

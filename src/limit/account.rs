@@ -282,4 +282,23 @@ mod tests {
         account.give_stream_back();
         assert!(account.take_stream(Some(2)));
     }
+
+    #[test]
+    fn the_last_slot_is_taken_by_one_of_many_that_reach_for_it() {
+        let slots = AtomicU32::new(0);
+        let holders = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100_000 {
+                        if take_slot(&slots, Some(1)) {
+                            assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "one at a time");
+                            holders.fetch_sub(1, Ordering::SeqCst);
+                            slots.fetch_sub(1, Ordering::AcqRel);
+                        }
+                    }
+                });
+            }
+        });
+    }
 }

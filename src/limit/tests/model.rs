@@ -16,9 +16,9 @@ struct Model {
 }
 
 impl Model {
-    fn new(interval: u64, burst: u32, daily: u32) -> Self {
+    fn new(interval: u64, burst: u32, daily: u32, at: u64) -> Self {
         let burst = u64::from(burst);
-        Self { interval, burst, daily, credit: interval * burst, used: 0, day: NOON.utc_day(), at: 0 }
+        Self { interval, burst, daily, credit: interval * burst, used: 0, day: NOON.utc_day(), at }
     }
 
     fn ask(&mut self, at: u64, day: i64, units: u32) -> Result<u64, RefusedKind> {
@@ -109,7 +109,7 @@ proptest! {
     fn limits_decide_as_the_model_does(numbers in numbers(), steps in steps(), who in 0usize..3) {
         let house = House::new(numbers.policy());
         let mut direction = house.direction(&ConnectionLimits::default());
-        let mut model = Model::new(numbers.interval(), numbers.burst, numbers.daily);
+        let mut model = Model::new(numbers.interval(), numbers.burst, numbers.daily, house.clock.nanos());
         for step in steps {
             match step {
                 Step::Advance(nanos) => house.clock.advance(Duration::from_nanos(nanos)),

@@ -6,7 +6,7 @@
 //! or how a caller was recognised.
 //!
 //! Token-bucket arithmetic, plainly: 300 per minute with burst 300 lets 300 calls through at once and then one every 200 ms, at
-//! most 599 in the first minute. Counts belong to accounts ([`account`]); governor decides over their cells ([`bucket`]).
+//! most 599 in the first minute. Counts belong to accounts; governor decides over their cells.
 
 mod account;
 mod admit;

@@ -1,1 +1,273 @@
-//! (see the module map in the crate docs)
+//! Buckets, quotas and slots: what a caller may do *now*.
+//!
+//! Promises: exact under any concurrency; a refused call keeps nothing it took and a denied check does not lengthen the wait; a
+//! `Retry-After` is true; neither a reload, a change of the directory nor a restart hands anything out anew; memory stays
+//! bounded whoever calls. Time comes from the gateway's one clock. Must not know HTTP (but for the names of its fields), SQL,
+//! or how a caller was recognised.
+//!
+//! Token-bucket arithmetic, plainly: 300 per minute with burst 300 lets 300 calls through at once and then one every 200 ms, at
+//! most 599 in the first minute. Counts belong to accounts; governor decides over their cells.
+
+mod account;
+mod admit;
+mod bounds;
+mod bucket;
+mod direction;
+mod headroom;
+mod key;
+mod keyed;
+mod permit;
+mod seed;
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
+use uuid::Uuid;
+
+use crate::a2a::Effect;
+use crate::clock::Clock;
+use crate::policy::Policy;
+use crate::store::rows::ConnectionLimits;
+
+use account::{Account, Draws, Now};
+use admit::{Call, retry_after};
+use bounds::Bounds;
+use direction::Edition;
+use key::{Grain, source_key};
+use keyed::Keyed;
+use permit::{Hold, Home};
+use seed::Seeds;
+
+pub use direction::{AgentGate, Direction};
+pub use headroom::{Headroom, Room};
+pub use key::{LimitKey, LimitNamer};
+pub use permit::{Abuse, Ask, Permit, Refused, RefusedKind, Subject};
+pub use seed::{Seed, seeds_from};
+
+/// Keys per map unless [`Limits::with_key_cap`] says otherwise.
+pub const DEFAULT_KEY_CAP: usize = 1_000_000;
+
+/// Every limit of the gateway; one value shared by all workers.
+#[derive(Debug)]
+pub struct Limits {
+    clock: Clock,
+    namer: LimitNamer,
+    edition: ArcSwap<Edition>,
+    /// Held while a policy is put in force, so that two reloads cannot cross.
+    reloading: Mutex<()>,
+    verified: Arc<Keyed>,
+    anonymous: Arc<Keyed>,
+    sources: Keyed,
+    /// Every direction with anything to remember, also while no directory has it: a connection that is paused and resumed
+    /// goes on from where it was.
+    directions: DashMap<LimitKey, Arc<Direction>, RandomState>,
+    seeds: Arc<Seeds>,
+}
+
+impl Limits {
+    /// Limits that go on from `seeds`; `secret` names limits across restarts.
+    #[must_use]
+    pub fn new(clock: Clock, policy: Arc<Policy>, secret: [u8; 32], seeds: Vec<Seed>) -> Self {
+        let seeds = Arc::new(Seeds::new(seeds));
+        let keyed = |bounds| Keyed::new(bounds, DEFAULT_KEY_CAP, Arc::clone(&seeds), clock.clone());
+        Self {
+            verified: Arc::new(keyed(Bounds::verified(&policy))),
+            anonymous: Arc::new(keyed(Bounds::unverified(&policy))),
+            sources: keyed(Bounds::source(&policy)),
+            namer: LimitNamer::new(secret),
+            edition: ArcSwap::from_pointee(Edition { generation: 0, policy }),
+            reloading: Mutex::new(()),
+            directions: DashMap::default(),
+            clock,
+            seeds,
+        }
+    }
+
+    /// The same with room for `cap` keys in each map. Beyond it, new anonymous callers share a limit with their network (/24,
+    /// /48), then with every other newcomer; new verified ones share one over all their targets.
+    #[must_use]
+    pub fn with_key_cap(mut self, cap: usize) -> Self {
+        let policy = self.policy();
+        let keyed = |bounds| Keyed::new(bounds, cap, Arc::clone(&self.seeds), self.clock.clone());
+        let sources = keyed(Bounds::source(&policy));
+        let verified = Arc::new(keyed(Bounds::verified(&policy)));
+        let anonymous = Arc::new(keyed(Bounds::unverified(&policy)));
+        (self.verified, self.anonymous, self.sources) = (verified, anonymous, sources);
+        self
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.edition.load().policy)
+    }
+
+    /// Puts another policy in force. Where limits change, what was used stays used and nobody gets a fresh burst.
+    pub fn set_policy(&self, policy: Arc<Policy>) {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.edition.load().generation + 1;
+        // Directions follow by themselves when they are next asked.
+        self.edition.store(Arc::new(Edition { generation, policy: Arc::clone(&policy) }));
+        self.verified.retune(Bounds::verified(&policy));
+        self.anonymous.retune(Bounds::unverified(&policy));
+        self.sources.retune(Bounds::source(&policy));
+    }
+
+    /// The limits of one direction of a connection: the calls towards the agent `towards`. Asked for with every new directory;
+    /// the answer is always the one that is already counting, under the connection's limits as they are now. `previous`, the
+    /// directory's answer from before, only spares the look-up.
+    #[must_use]
+    pub fn direction(
+        &self,
+        connection: Uuid,
+        towards: Uuid,
+        own: &ConnectionLimits,
+        previous: Option<&Arc<Direction>>,
+    ) -> Arc<Direction> {
+        let key = self.namer.connection(connection, towards);
+        let edition = self.edition.load();
+        let known = previous.filter(|direction| direction.key == key).map(Arc::clone);
+        let direction = known.unwrap_or_else(|| {
+            let open = || {
+                let seed = self.seeds.take(&key);
+                Arc::new(Direction::new(key, &edition, *own, seed.as_ref(), &self.clock))
+            };
+            Arc::clone(&self.directions.entry(key).or_insert_with(open))
+        });
+        direction.retune(&edition, Some(own));
+        direction
+    }
+
+    /// The gate before one agent, with its registration's own limit; `None` is the policy's. Asked for with every new
+    /// directory: `previous` goes on counting.
+    #[must_use]
+    pub fn agent_gate(&self, max_in_flight: Option<u32>, previous: Option<&Arc<AgentGate>>) -> Arc<AgentGate> {
+        match previous {
+            Some(gate) => {
+                gate.set_own(max_in_flight);
+                Arc::clone(gate)
+            }
+            None => Arc::new(AgentGate::new(max_in_flight)),
+        }
+    }
+
+    /// May this call pass now?
+    ///
+    /// What can be given back is taken first (stream slot, places in flight, the day's units), the bucket last, since governor
+    /// takes nothing back.
+    ///
+    /// # Errors
+    /// The limit that is in the way; nothing stays taken.
+    pub fn admit(&self, ask: &Ask<'_>) -> Result<Permit, Refused> {
+        let edition = self.edition.load();
+        let (effect, units) = edition.policy.units(ask.operation);
+        let draws = match effect {
+            Effect::Free => {
+                return Ok(Permit {
+                    charge: None,
+                    headroom: Headroom::default(),
+                    rule: bounds::FREE,
+                    units: 0,
+                    _hold: None,
+                });
+            }
+            Effect::Work => Draws::Work,
+            Effect::Read => Draws::Reads,
+        };
+        let now = Now::read(&self.clock);
+        let call =
+            Call { ask, draws, units: NonZeroU32::new(units), now, agent_limit: edition.policy.agents.in_flight };
+        match ask.subject {
+            Subject::Connected(direction) => {
+                let in_force = direction.in_force(&edition);
+                let (places, day) = call.take(&direction.account, &in_force.bounds)?;
+                let hold = Hold { home: Home::Direction(Arc::clone(direction)), places };
+                call.settle(hold, day, direction.key, &in_force.bounds, |units| in_force.draw(draws, units, now))
+            }
+            Subject::Verified { caller, target } => {
+                call.admit_keyed(&self.verified, |grain| self.namer.verified_at(grain, caller, target))
+            }
+            Subject::Anonymous { target, source } => {
+                call.admit_keyed(&self.anonymous, |grain| self.namer.anonymous_at(grain, target, source))
+            }
+        }
+    }
+
+    /// Counts a request that costs no unit against the network source it came from.
+    ///
+    /// # Errors
+    /// When the source asked too often.
+    pub fn abuse(&self, source: IpAddr, what: Abuse) -> Result<(), Refused> {
+        let (draws, name) = match what {
+            Abuse::Card | Abuse::NotFound | Abuse::Envelope => (Draws::Work, "requests"),
+            Abuse::Credential => (Draws::Reads, "credentials"),
+        };
+        let now = Now::read(&self.clock);
+        let in_force = self.sources.in_force();
+        let (key, ()) = self.sources.enter(|grain| source_key(grain, source), &in_force, now, |_| ());
+        in_force.draw(&key, draws, NonZeroU32::MIN, now).map(|_| ()).map_err(|short| Refused {
+            rule: in_force.bounds.bucket(draws).rule,
+            kind: RefusedKind::Abuse,
+            retry_after: short.wait.map(retry_after),
+            headroom: Headroom {
+                bucket: Some(Room::bucket(name, in_force.bounds.shape(draws), short.level)),
+                day: None,
+            },
+        })
+    }
+
+    /// What `subject` has left for work, without taking any of it.
+    #[must_use]
+    pub fn headroom(&self, subject: &Subject<'_>) -> Headroom {
+        let now = Now::read(&self.clock);
+        let look = |account: &Account, bounds: &Bounds| Headroom {
+            bucket: bounds
+                .work
+                .limit
+                .map(|shape| Room::bucket("calls", shape, shape.level(account.cell(Draws::Work), now.nanos))),
+            day: bounds.daily.limit.map(|limit| Room::day(limit, account.daily(now.day()), now.wall)),
+        };
+        let look_keyed = |keyed: &Keyed, key: &dyn Fn(Grain) -> LimitKey| {
+            let in_force = keyed.in_force();
+            // A caller not met since the start may still have a past.
+            let (_, headroom) = keyed.enter(key, &in_force, now, |account| look(account, &in_force.bounds));
+            headroom
+        };
+        match *subject {
+            Subject::Connected(direction) => {
+                let edition = self.edition.load();
+                look(&direction.account, &direction.in_force(&edition).bounds)
+            }
+            Subject::Verified { caller, target } => {
+                look_keyed(&self.verified, &|grain| self.namer.verified_at(grain, caller, target))
+            }
+            Subject::Anonymous { target, source } => {
+                look_keyed(&self.anonymous, &|grain| self.namer.anonymous_at(grain, target, source))
+            }
+        }
+    }
+
+    /// Forgets what says no more than a new account would; called every minute, not on a worker's thread.
+    pub fn sweep(&self) {
+        let now = Now::read(&self.clock);
+        for keyed in [&*self.verified, &*self.anonymous, &self.sources] {
+            keyed.sweep(now);
+        }
+        // Nobody can clone the last reference while its shard is locked.
+        self.directions.retain(|_, direction| Arc::strong_count(direction) > 1 || !direction.account.is_idle(now));
+        self.seeds.sweep(now);
+    }
+
+    /// How many keys are held: verified, anonymous, network sources.
+    #[must_use]
+    pub fn keys(&self) -> [usize; 3] {
+        [self.verified.len(), self.anonymous.len(), self.sources.len()]
+    }
+}
+
+#[cfg(test)]
+mod tests;

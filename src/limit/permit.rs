@@ -1,0 +1,188 @@
+//! What an answer to "may this call pass now?" consists of: the question, the permit, the refusal.
+//!
+//! A permit gives back what it holds when it is dropped, whatever ends the call. A refusal holds nothing.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::account::Account;
+use super::direction::{AgentGate, Direction};
+use super::headroom::Headroom;
+use super::key::LimitKey;
+use super::keyed::Keyed;
+use crate::a2a::Operation;
+use crate::audit::record::Charge;
+
+/// Whose limits a call is held to.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject<'a> {
+    /// A caller with an accepted connection.
+    Connected(&'a Arc<Direction>),
+    /// A known caller without one.
+    Verified {
+        /// Who calls.
+        caller: Uuid,
+        /// Whom.
+        target: Uuid,
+    },
+    /// An unknown caller.
+    Anonymous {
+        /// Whom it calls.
+        target: Uuid,
+        /// Where it calls from.
+        source: IpAddr,
+    },
+}
+
+/// May this call pass now?
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Whose limits it is held to.
+    pub subject: Subject<'a>,
+    /// What it does.
+    pub operation: Operation,
+    /// The agent it goes to.
+    pub agent: &'a Arc<AgentGate>,
+}
+
+/// What a network source asks for that costs no unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abuse {
+    /// An agent card.
+    Card,
+    /// An address that leads nowhere.
+    NotFound,
+    /// A broken envelope.
+    Envelope,
+    /// A credential that is not valid.
+    Credential,
+}
+
+/// Which kind of limit refused a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedKind {
+    /// The token bucket.
+    Rate,
+    /// The quota of the UTC day.
+    Daily,
+    /// As many streams are open as may be.
+    Streams,
+    /// As many of the caller's calls are in flight as may be.
+    InFlight,
+    /// The agent has as many calls as it may have, whoever made them.
+    AgentBusy,
+    /// The network source asked too often for what costs nothing.
+    Abuse,
+}
+
+/// A call that may not pass now. It took nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The id of the rule that decided.
+    pub rule: &'static str,
+    /// Which kind of limit it is.
+    pub kind: RefusedKind,
+    /// Whole seconds, at least 1, after which the same call passes if nothing else draws on the limit; `None` where nobody can
+    /// know (slots are given back when calls end) or waiting does not help.
+    pub retry_after: Option<Duration>,
+    /// What is left.
+    pub headroom: Headroom,
+}
+
+/// The places a call holds.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    pub(super) stream: bool,
+    pub(super) in_flight: bool,
+    pub(super) agent: Option<Arc<AgentGate>>,
+    /// The day and the units taken from it, until the call is admitted and they are spent.
+    pub(super) daily: Option<(u32, u32)>,
+}
+
+impl Places {
+    /// Gives everything back, once.
+    pub(super) fn give_back(&mut self, account: &Account) {
+        if std::mem::take(&mut self.stream) {
+            account.give_stream_back();
+        }
+        if let Some((day, units)) = self.daily.take() {
+            account.give_daily_back(day, units);
+        }
+        if let Some(agent) = self.agent.take() {
+            agent.give_back();
+        }
+        // Last: while it is taken, the account cannot be swept away.
+        if std::mem::take(&mut self.in_flight) {
+            account.give_in_flight_back();
+        }
+    }
+}
+
+/// Where the account is that places were taken in.
+#[derive(Debug)]
+pub(super) enum Home {
+    Direction(Arc<Direction>),
+    Keyed(Arc<Keyed>, LimitKey),
+}
+
+/// Places and the account they go back to when this is dropped.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) home: Home,
+    pub(super) places: Places,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let Self { home, places } = self;
+        match home {
+            Home::Direction(direction) => places.give_back(&direction.account),
+            Home::Keyed(keyed, key) => {
+                let found = keyed.visit(key, |account| places.give_back(account));
+                debug_assert!(found.is_some(), "an account with a call in flight is never swept");
+            }
+        }
+    }
+}
+
+/// Proof that a call passed the limits; forwarding takes one. Dropping it gives back its stream slot and its places in flight.
+/// Units are spent.
+#[derive(Debug)]
+#[must_use = "dropping a permit gives its places back"]
+pub struct Permit {
+    pub(super) charge: Option<Charge>,
+    pub(super) headroom: Headroom,
+    pub(super) rule: &'static str,
+    pub(super) units: u32,
+    /// `None` for what costs and holds nothing.
+    pub(super) _hold: Option<Hold>,
+}
+
+impl Permit {
+    /// What a restart must remember of the call; `None` for what costs no unit.
+    #[must_use]
+    pub fn charge(&self) -> Option<Charge> {
+        self.charge
+    }
+
+    /// Units charged: 0 for reads and for what is free.
+    #[must_use]
+    pub fn units(&self) -> u32 {
+        self.units
+    }
+
+    /// What is left after this call.
+    #[must_use]
+    pub fn headroom(&self) -> Headroom {
+        self.headroom
+    }
+
+    /// The id of the rule that admitted the call.
+    #[must_use]
+    pub fn rule(&self) -> &'static str {
+        self.rule
+    }
+}

@@ -49,7 +49,12 @@ pub fn init(log: &Log, clock: Clock) -> Result<Telemetry, tracing::subscriber::S
 }
 
 /// The subscriber behind [`init`], with a writer of the caller's choice.
-pub fn subscriber<W>(log: &Log, clock: Clock, colour: bool, writer: W) -> (impl Subscriber + Send + Sync + use<W>, Telemetry)
+pub fn subscriber<W>(
+    log: &Log,
+    clock: Clock,
+    colour: bool,
+    writer: W,
+) -> (impl Subscriber + Send + Sync + use<W>, Telemetry)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -231,7 +236,10 @@ mod tests {
         let text = logged(&Log::default(), false, |_| {
             tracing::info!(target: "trust_gateway::server", address = "127.0.0.1:1", "listening");
         });
-        assert_eq!(text, "2023-11-14T22:13:20.000001Z  INFO trust_gateway::server: listening address=\"127.0.0.1:1\"\n");
+        assert_eq!(
+            text,
+            "2023-11-14T22:13:20.000001Z  INFO trust_gateway::server: listening address=\"127.0.0.1:1\"\n"
+        );
     }
 
     #[test]

@@ -1,1 +1,3 @@
-//! (see the module map in the crate docs)
+//! The path of a call: route, headers, forwarding, the answer's body, refusals.
+
+pub mod roots;

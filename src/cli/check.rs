@@ -63,13 +63,15 @@ mod tests {
         let mut config = Config::default();
         config.server.tls.cert = Some("no/cert".into());
         config.server.tls.key = Some("no/key".into());
-        config.admin.tls = config.server.tls.clone();
+        config.admin.tls.cert = Some("no/admin-cert".into());
+        config.admin.tls.key = Some("no/admin-key".into());
         config.upstream.roots = Roots::WithFile("no/ca".into());
         config.policy.file = Some("no/policy".into());
         config.data_dir = "Cargo.toml".into();
         let wrong = check(&config).expect_err("nothing is there");
         let settings: Vec<_> = wrong.iter().filter_map(|line| line.split(": ").next()).collect();
         assert_eq!(settings, ["server.tls", "admin.tls", "upstream.roots", "policy.file", "data_dir"], "{wrong:?}");
+        assert!(wrong[0].contains("no/cert: ") && wrong[1].contains("no/admin-cert: "), "{wrong:?}");
     }
 
     #[test]

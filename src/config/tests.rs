@@ -114,6 +114,23 @@ fn a_named_file_that_is_missing_is_an_error() {
 }
 
 #[test]
+fn a_file_that_is_not_utf8_is_told_with_its_line() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("gw.toml");
+    fs::write(&file, b"[log]\n\n# caf\xe9\n").expect("write");
+    assert_eq!(
+        error(Config::load(LoadSource::file(file))),
+        "gw.toml:3: this is not UTF-8; save the file as UTF-8 text"
+    );
+}
+
+#[test]
+fn listeners_on_different_addresses_may_have_the_same_port() {
+    assert!(load("[server]\nlisten = \"127.0.0.2:80\"\n[admin]\nlisten = \"127.0.0.1:80\"\n").is_ok());
+    assert!(load("[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n").is_ok());
+}
+
+#[test]
 fn a_file_sets_what_it_names_and_nothing_else() {
     let config = load(
         "[server]\nlisten = \"[::1]:9000\"\ntls = { cert = \"c.pem\", key = \"k.pem\" }\n[upstream]\nroots = \"ca.pem\"\n\

@@ -137,6 +137,16 @@ async fn a_file_that_goes_and_comes_back_unchanged_is_taken_again() {
     assert_eq!((tls.reload_if_changed(), tls.error()), (Ok(true), None));
 }
 
+#[test]
+fn a_pair_that_could_not_be_read_for_a_passing_reason_is_read_again() {
+    let (cert, key, _) = issued();
+    let (_dir, files) = pair(&cert, &key);
+    let tls = TlsReloader::load(files.clone()).expect("a good pair");
+    // As when the process had no file descriptor left: nothing about the files has changed since.
+    tls.watched.lock().expect("not poisoned").error = Some(TlsError::new(&files.cert, "too many open files"));
+    assert_eq!((tls.reload_if_changed(), tls.error()), (Ok(true), None));
+}
+
 #[tokio::test]
 async fn other_files_are_taken_over_and_watched() {
     let (cert, key, _) = issued();

@@ -1,6 +1,3 @@
-//! (see the module map in the crate docs)
+//! The path of a call: route, headers, forwarding, the answer's body, refusals.
 
-mod reason;
-pub mod refusal;
-
-pub use reason::Reason;
+pub mod roots;

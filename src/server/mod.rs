@@ -1,1 +1,3 @@
-//! (see the module map in the crate docs)
+//! Listeners, workers, TLS, drain: how connections reach the path.
+
+pub mod tls;

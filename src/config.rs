@@ -1,1 +1,0 @@
-//! (see the module map in the crate docs)

@@ -50,6 +50,15 @@
 //! commitment itself, and the leaf stays what it was.
 //!
 //! The leaf is `SHA-256(0x00 || record)` (RFC 6962 section 2.1).
+//!
+//! # Test vector
+//!
+//! `id` 00000000-0000-0000-0000-000000000001, `called_at` 2023-11-14T22:13:20.000001Z, `target_agent_id`
+//! 00000000-0000-0000-0000-000000000002, `auth_method` api_key, `client_ip` 203.0.113.0/24 with sixteen bytes `09` for a salt,
+//! `trust_level` verified, `binding` jsonrpc, `method` message/send, `operation` SendMessage, `decision` allowed, `units` 1,
+//! `outcome` completed, `status_code` 200, `rpc_error_code` -32001, `request_bytes` 3, `response_bytes` 4, `latency_ms` 5,
+//! `calls` 1, everything else absent: 250 bytes, leaf
+//! `ca14deabe2410f31b66e74c9d49d1caeb507d0994c655fba71d1db6f9578989e`.
 
 use aws_lc_rs::digest;
 use uuid::Uuid;
@@ -166,4 +175,68 @@ fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(context.finish().as_ref());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::journal::entry::Draft;
+    use crate::clock::Timestamp;
+
+    fn row() -> CallRow {
+        CallRow {
+            id: Uuid::from_u128(1),
+            called_at: Timestamp(1_700_000_000_000_001),
+            target_agent_id: Some(Uuid::from_u128(2)),
+            auth_method: "api_key".to_owned(),
+            client_ip: Some("203.0.113.0/24".to_owned()),
+            personal_salt: Some([9; 16]),
+            trust_level: "verified".to_owned(),
+            binding: "jsonrpc".to_owned(),
+            method: Some("message/send".to_owned()),
+            operation: "SendMessage".to_owned(),
+            decision: "allowed".to_owned(),
+            units: 1,
+            outcome: "completed".to_owned(),
+            status_code: 200,
+            rpc_error_code: Some(-32_001),
+            request_bytes: 3,
+            response_bytes: 4,
+            latency_ms: 5,
+            ..Draft::new(Uuid::from_u128(3)).row
+        }
+    }
+
+    #[test]
+    fn the_documented_record_has_the_documented_leaf() {
+        assert_eq!(record(&row()).len(), 250);
+        let hex: String = leaf_hash(&row()).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "ca14deabe2410f31b66e74c9d49d1caeb507d0994c655fba71d1db6f9578989e");
+    }
+
+    #[test]
+    fn erasing_an_address_and_its_salt_leaves_the_leaf_as_it_was() {
+        let erased = CallRow {
+            client_ip: None,
+            personal_salt: None,
+            client_ip_commitment: Some(commitment(&[9; 16], "203.0.113.0/24")),
+            ..row()
+        };
+        assert_eq!(leaf_hash(&erased), leaf_hash(&row()));
+    }
+
+    #[test]
+    fn position_and_leaf_are_not_in_the_record_and_everything_else_is() {
+        let moved = CallRow { seq: 9, node_id: Uuid::from_u128(4), leaf_hash: [1; 32], ..row() };
+        assert_eq!(record(&moved), record(&row()));
+        for changed in [
+            CallRow { caller_agent_id: Some(Uuid::from_u128(2)), target_agent_id: None, ..row() },
+            CallRow { reason: Some("x".to_owned()), ..row() },
+            CallRow { policy_rule: Some("x".to_owned()), ..row() },
+            CallRow { calls: 2, ..row() },
+            CallRow { trace_id: Some(String::new()), ..row() },
+        ] {
+            assert_ne!(leaf_hash(&changed), leaf_hash(&row()), "{changed:?}");
+        }
+    }
 }

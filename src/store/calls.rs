@@ -264,13 +264,15 @@ async fn commit(connection: &mut SqliteConnection, batch: &DrainBatch) -> Result
     insert_rows(&mut tx, &batch.rows).await?;
     take_charges(&mut tx, &batch.charges).await?;
     for position in &batch.positions {
-        sqlx::query(r#"INSERT OR REPLACE INTO journal_positions (instance, worker, segment, "offset") VALUES (?, ?, ?, ?)"#)
-            .bind(position.instance.to_string())
-            .bind(i64::from(position.worker))
-            .bind(position.segment.cast_signed())
-            .bind(position.offset.cast_signed())
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            r#"INSERT OR REPLACE INTO journal_positions (instance, worker, segment, "offset") VALUES (?, ?, ?, ?)"#,
+        )
+        .bind(position.instance.to_string())
+        .bind(i64::from(position.worker))
+        .bind(position.segment.cast_signed())
+        .bind(position.offset.cast_signed())
+        .execute(&mut *tx)
+        .await?;
     }
     if let Some(instance) = batch.finished {
         sqlx::query("INSERT OR IGNORE INTO journal_finished (instance) VALUES (?)")

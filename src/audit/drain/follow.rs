@@ -10,8 +10,8 @@ use super::DrainError;
 use super::batch::Gathering;
 use super::segment_reader::Extent;
 use super::worker_reader::{Listed, Place, WorkerReader};
-use crate::audit::journal::{JournalSource, SegmentEnd};
 use crate::audit::journal::segment::{file_name, parse_file_name};
+use crate::audit::journal::{JournalSource, SegmentEnd};
 use crate::store::Store;
 use crate::store::calls::JournalPosition;
 
@@ -80,11 +80,6 @@ impl Follower {
         })
     }
 
-    /// How many rows the batch has.
-    pub(super) fn rows(&self) -> usize {
-        self.gathering.batch.rows.len()
-    }
-
     fn segments_of(&self, worker: u32) -> Vec<Listed> {
         match &self.living {
             Some(source) => {
@@ -96,7 +91,7 @@ impl Follower {
     }
 
     /// Reads the next batch. After an error, what was read is still there.
-    fn gather(&mut self, finish: bool) -> io::Result<()> {
+    pub(super) fn gather(&mut self, finish: bool) -> io::Result<()> {
         for at in 0..self.workers.len() {
             let segments = self.segments_of(self.workers[at].worker);
             self.workers[at].read(&self.dir, &segments, &mut self.gathering)?;
@@ -121,12 +116,21 @@ impl Follower {
         Ok(())
     }
 
-    async fn commit(&mut self, store: &Store) -> Result<(), DrainError> {
+    pub(super) async fn commit(&mut self, store: &Store) -> Result<(), DrainError> {
         if self.tried && self.has_landed(store).await? {
             return Ok(());
         }
         self.tried = true;
         Ok(store.commit_drained(&self.gathering.batch).await?)
+    }
+
+    /// Commits the batch and begins the next one; says whether this was the last.
+    pub(super) async fn commit_and_clear(&mut self, store: &Store) -> Result<bool, DrainError> {
+        self.commit(store).await?;
+        self.done = self.gathering.batch.finished.is_some();
+        self.gathering.clear();
+        (self.ready, self.tried) = (false, false);
+        Ok(self.done)
     }
 
     /// Whether the batch is in the database although its commit failed.
@@ -210,10 +214,7 @@ pub(super) async fn step(mut follower: Follower, store: &Store, finish: bool) ->
 async fn finish_step(follower: &mut Follower, store: &Store) -> Result<bool, DrainError> {
     let committed = follower.ready;
     if follower.ready {
-        follower.commit(store).await?;
-        follower.done = follower.gathering.batch.finished.is_some();
-        follower.gathering.clear();
-        (follower.ready, follower.tried) = (false, false);
+        follower.commit_and_clear(store).await?;
     }
     // Of a dead journal nothing is deleted before all of it is in the database.
     if follower.living.is_some() || follower.done {

@@ -43,7 +43,7 @@ const LOCK_FILE: &str = "drain.lock";
 /// How long writes are gathered before they are read.
 const GATHER: Duration = Duration::from_millis(4);
 /// The most rows of a commit.
-const BATCH_ROWS: usize = 4096;
+const BATCH_ROWS: usize = if cfg!(test) { 16 } else { 4096 };
 /// The first and the longest pause after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// How often a process that waits for its predecessor looks.

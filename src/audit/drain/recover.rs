@@ -33,7 +33,8 @@ pub(super) async fn recover(store: &Store, root: &Path) -> Result<Recovered, Dra
     for file in std::fs::read_dir(root)? {
         let name = file?.file_name();
         // The canonical form only: what is named otherwise is not ours.
-        if let Some(id) = name.to_str().and_then(|name| Uuid::try_parse(name).ok().filter(|id| id.to_string() == name)) {
+        if let Some(id) = name.to_str().and_then(|name| Uuid::try_parse(name).ok().filter(|id| id.to_string() == name))
+        {
             found.insert(id);
         }
     }

@@ -51,7 +51,7 @@ impl WorkerJournal {
     }
 
     /// Writes what was appended so far. What waits for it is told now, or after the sync.
-    pub(super) fn flush(&self) {
+    pub fn flush(&self) {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(pending) = self.take() else { return };
         let mut result = Ok(());

@@ -19,7 +19,7 @@ mod fold;
 mod group;
 pub(crate) mod segment;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod worker;
 
 use std::fs::File;
@@ -174,6 +174,11 @@ impl Journal {
     #[must_use]
     pub fn instance(&self) -> Uuid {
         self.common.instance
+    }
+
+    #[cfg(test)]
+    pub(crate) fn faults(&self) -> &tests::Faults {
+        &self.common.faults
     }
 
     /// What the drain of this process follows.

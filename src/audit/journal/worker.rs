@@ -194,7 +194,8 @@ impl WorkerJournal {
             Place::Joined(id) => request_id = id,
             Place::Own | Place::Share => {
                 let outcomes = state.open_calls();
-                let start = self.append(&mut state, outcomes, |buffer| entry::write_whole(buffer, &opened, &outcome))?;
+                let start =
+                    self.append(&mut state, outcomes, |buffer| entry::write_whole(buffer, &opened, &outcome))?;
                 if place == Place::Share {
                     let end = state.buffer.len();
                     state.folds.share(&kind, request_id, start, end, outcome.calls);

@@ -2,6 +2,8 @@
 //!
 //! One writing connection, several reading ones: SQLite allows one writer, and a queue of our own is kinder than its lock.
 
+pub mod call_query;
+pub mod calls;
 mod error;
 mod migrate;
 pub mod rows;

@@ -1,0 +1,56 @@
+//! Calls that are over, as rows of one commit. Must not know files.
+
+use uuid::Uuid;
+
+use super::BATCH_ROWS;
+use crate::audit::canonical;
+use crate::audit::journal::entry::Draft;
+use crate::audit::record::Decision;
+use crate::store::calls::{ChargeTaken, DrainBatch};
+
+/// A batch being gathered.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    pub(super) batch: DrainBatch,
+    node_id: Uuid,
+    /// The last one given out.
+    seq: i64,
+}
+
+impl Gathering {
+    pub(super) fn new(node_id: Uuid, last_seq: i64, synced: bool) -> Self {
+        Self { batch: DrainBatch { synced, ..DrainBatch::default() }, node_id, seq: last_seq }
+    }
+
+    /// Whether the batch should be committed before more is read.
+    pub(super) fn full(&self) -> bool {
+        self.batch.rows.len() >= BATCH_ROWS
+    }
+
+    /// Empties the batch, which is committed.
+    pub(super) fn clear(&mut self) {
+        let synced = self.batch.synced;
+        self.batch = DrainBatch { synced, ..DrainBatch::default() };
+    }
+
+    /// Adds a call: the payload that begins it, and the one that ends it; without one it was interrupted. `None` if they cannot
+    /// be read.
+    pub(super) fn add(&mut self, intent: &[u8], outcome: Option<&[u8]>) -> Option<()> {
+        let mut draft = Draft::new(self.node_id);
+        draft.apply(intent)?;
+        if let Some(outcome) = outcome {
+            draft.apply(outcome)?;
+        }
+        let Draft { mut row, charge } = draft;
+        self.seq += 1;
+        row.seq = self.seq;
+        row.leaf_hash = canonical::leaf_hash(&row);
+        if let Some(charge) = charge
+            && row.decision == Decision::Allowed.as_str()
+        {
+            self.batch.charges.push(ChargeTaken { charge, called_at: row.called_at });
+        }
+        self.batch.rows.push(row);
+        Some(())
+    }
+}

@@ -1,0 +1,126 @@
+//! The journals of process starts that have ended: what is not a row yet becomes one, then the directory goes.
+
+use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::DrainError;
+use super::follow::{DAMAGED_DIR, Follower, list, step};
+use super::segment_reader::SegmentReader;
+use crate::audit::journal::LOCK_FILE;
+use crate::audit::journal::segment::file_name;
+use crate::store::Store;
+
+/// What was found at start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Journals of dead processes that are now rows altogether.
+    pub journals: usize,
+    /// Rows made from them.
+    pub rows: u64,
+    /// Journals of living processes, or one if another process drains: their last calls, and what these took from the limits,
+    /// may not be in the database yet.
+    pub left_alone: usize,
+}
+
+/// Recovers every journal in `root` whose process has ended. The caller holds the drain's lock.
+pub(super) async fn recover(store: &Store, root: &Path) -> Result<Recovered, DrainError> {
+    let mut recovered = Recovered::default();
+    let mut found = BTreeSet::new();
+    for file in std::fs::read_dir(root)? {
+        let name = file?.file_name();
+        // The canonical form only: what is named otherwise is not ours.
+        if let Some(id) = name.to_str().and_then(|name| Uuid::try_parse(name).ok().filter(|id| id.to_string() == name))
+        {
+            found.insert(id);
+        }
+    }
+    for instance in &found {
+        let dir = root.join(instance.to_string());
+        match lock(&dir)? {
+            Some(_lock) => {
+                recovered.rows += recover_one(store, *instance, &dir).await?;
+                recovered.journals += 1;
+            }
+            None => recovered.left_alone += 1,
+        }
+    }
+    // A process may have died between removing a directory and forgetting it.
+    let positions = store.journal_positions().await?.into_iter().map(|position| position.instance);
+    let known: BTreeSet<_> = positions.chain(store.finished_journals().await?).collect();
+    for instance in known.difference(&found) {
+        store.forget_journal(*instance).await?;
+    }
+    Ok(recovered)
+}
+
+async fn recover_one(store: &Store, instance: Uuid, dir: &Path) -> Result<u64, DrainError> {
+    let finished = store.finished_journals().await?.contains(&instance);
+    let owner = if finished { Owner::None } else { owner_of(dir)? };
+    let node_id = match owner {
+        Owner::Node(node_id) => node_id,
+        Owner::None => {
+            // All of it is in the database, or there is nothing in it.
+            std::fs::remove_dir_all(dir)?;
+            store.forget_journal(instance).await?;
+            return Ok(0);
+        }
+        Owner::Unreadable => {
+            let aside = dir.with_file_name(DAMAGED_DIR);
+            std::fs::create_dir_all(&aside)?;
+            std::fs::rename(dir, aside.join(instance.to_string()))?;
+            tracing::error!(%instance, "no segment of this journal can be read: calls may be missing; it is kept aside");
+            return Ok(0);
+        }
+    };
+    let last_seq = store.last_seq(node_id).await?;
+    let positions = store.journal_positions().await?;
+    let mut follower = Follower::dead(instance, dir, node_id, last_seq, &positions)?;
+    loop {
+        let result;
+        (follower, result) = step(follower, store, true).await;
+        if !result? {
+            break;
+        }
+    }
+    let rows = store.last_seq(node_id).await?.abs_diff(last_seq);
+    tracing::info!(%instance, rows, "the journal of a process that ended is in the database");
+    Ok(rows)
+}
+
+/// Locks the directory of a process start; `None` if the process lives.
+fn lock(dir: &Path) -> io::Result<Option<File>> {
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK_FILE))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Whose segments a directory holds.
+enum Owner {
+    Node(Uuid),
+    /// None was ever written.
+    None,
+    /// Something was written, but no header can be read.
+    Unreadable,
+}
+
+fn owner_of(dir: &Path) -> io::Result<Owner> {
+    let mut owner = Owner::None;
+    for (worker, segments) in list(dir)? {
+        for listed in segments {
+            let mut reader = SegmentReader::open(&dir.join(file_name(worker, listed.number)))?;
+            match reader.header(listed.extent)? {
+                Some(header) => return Ok(Owner::Node(header.node_id)),
+                None if reader.is_written() => owner = Owner::Unreadable,
+                None => {}
+            }
+        }
+    }
+    Ok(owner)
+}

@@ -2,17 +2,28 @@
 //!
 //! One writing connection, several reading ones: SQLite allows one writer, and a queue of our own is kinder than its lock.
 
+mod agents;
+mod columns;
+mod connections;
 mod error;
+mod events;
+mod keys;
 mod migrate;
+mod operators;
 pub mod rows;
+mod words;
+
+#[cfg(test)]
+mod conformance;
 
 use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use sqlx::SqlitePool;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, SqlitePool, Transaction};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+pub use agents::AgentFilter;
 pub use error::StoreError;
 
 /// The open database.
@@ -32,6 +43,7 @@ impl Store {
     pub async fn open_sqlite(file: &Path) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::from_str("sqlite:")?
             .filename(file)
+            .auto_vacuum(SqliteAutoVacuum::Incremental) // has to be decided before the first table
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(5))
@@ -49,6 +61,11 @@ impl Store {
         migrate::run(&writer).await?;
         let reader = SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true)).await?;
         Ok(Self { writer, reader })
+    }
+
+    /// A transaction that may write. It takes the write lock at once: a read that becomes a write half-way could fail.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 
     /// Closes every connection, the writer last.

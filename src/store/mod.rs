@@ -43,7 +43,6 @@ impl Store {
     pub async fn open_sqlite(file: &Path) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::from_str("sqlite:")?
             .filename(file)
-            .auto_vacuum(SqliteAutoVacuum::Incremental) // has to be decided before the first table
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(5))
@@ -56,7 +55,10 @@ impl Store {
             .min_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
-            .connect_with(options.clone().create_if_missing(true))
+            .connect_with(
+                // Has to be decided before the first table is made.
+                options.clone().create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental),
+            )
             .await?;
         migrate::run(&writer).await?;
         let reader = SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true)).await?;

@@ -90,7 +90,7 @@ pub fn apply(row: &ConnectionRow, action: Action, side: Side) -> Result<Connecti
             return forbidden("only the agent that was asked, or an operator, can accept or decline");
         }
         (Action::Accept, ..) if blocked => return unfit("the connection is blocked: unblock it first"),
-        (Action::Accept, _, Pending) | (Action::Accept, Side::Operator, Declined | Ended) => Connected,
+        (Action::Accept, _, Pending) | (Action::Accept, Side::Operator, Declined | Ended | Paused) => Connected,
         (Action::Decline, _, Pending) => Declined,
         (Action::Accept | Action::Decline, _, status) => {
             return unfit(&format!("the connection is {}, not pending", status.as_str()));

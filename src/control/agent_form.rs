@@ -79,7 +79,9 @@ fn first_interface(members: &Members) -> Option<String> {
 /// A name, or a card's object with an organization.
 fn provider(members: &Members) -> Result<Option<Option<String>>, Problem> {
     match members.get("provider") {
-        Some(Value::Object(card)) => Ok(card.get("organization").and_then(Value::as_str).map(|name| Some(name.to_owned()))),
+        Some(Value::Object(card)) => {
+            Ok(card.get("organization").and_then(Value::as_str).map(|name| Some(name.to_owned())))
+        }
         _ => members.text("provider"),
     }
 }
@@ -161,6 +163,9 @@ fn credential(members: &Members) -> Result<Option<Option<UpstreamCredential>>, P
     }
     match (said.plain_text("header")?, said.plain_text("value")?) {
         (Some(header), Some(value)) => Ok(Some(Some(UpstreamCredential { header, value }))),
-        _ => Err(Problem::invalid("upstream_credential", "must be {\"header\": ..., \"value\": ...} or {\"bearer\": ...}")),
+        _ => Err(Problem::invalid(
+            "upstream_credential",
+            "must be {\"header\": ..., \"value\": ...} or {\"bearer\": ...}",
+        )),
     }
 }

@@ -106,15 +106,18 @@ pub(super) async fn delete(Path(name): Path<String>, asked: Asked) -> Result<Res
 
 pub(super) async fn card(Path(name): Path<String>, asked: Asked) -> Result<Response, Problem> {
     let row = asked.visible_agent(&name).await?;
-    let (bytes, etag) =
-        (asked.control.served_card)(row.id).ok_or_else(|| Problem::not_found("this agent has no card: it is a client"))?;
+    let (bytes, etag) = (asked.control.served_card)(row.id)
+        .ok_or_else(|| Problem::not_found("this agent has no card: it is a client"))?;
     let known = asked.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let current = known.is_some_and(|list| {
         list.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
     });
     let caching = if row.listed { "public, max-age=300" } else { "private, max-age=300" };
-    let headers =
-        [(header::ETAG, etag), (header::CACHE_CONTROL, caching.to_owned()), (header::VARY, "Authorization, X-API-Key".to_owned())];
+    let headers = [
+        (header::ETAG, etag),
+        (header::CACHE_CONTROL, caching.to_owned()),
+        (header::VARY, "Authorization, X-API-Key".to_owned()),
+    ];
     if current {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }

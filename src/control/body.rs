@@ -23,10 +23,6 @@ impl Members {
         }
     }
 
-    pub(super) fn of(map: Map<String, Value>) -> Self {
-        Self(map)
-    }
-
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }

@@ -66,7 +66,9 @@ async fn query(asked: &Asked) -> Result<Option<CallQuery>, Problem> {
     let [mut agent, target, caller] = agents;
     if let Actor::Agent(own) = asked.known()? {
         if agent.is_some_and(|agent| agent != *own) {
-            return Err(Problem::forbidden("an agent sees its own calls only: leave agent out, name a caller or a target"));
+            return Err(Problem::forbidden(
+                "an agent sees its own calls only: leave agent out, name a caller or a target",
+            ));
         }
         agent = Some(*own);
     }

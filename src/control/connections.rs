@@ -85,7 +85,8 @@ fn period(limits: &Members) -> Result<Option<u64>, Problem> {
     match limits.get("period") {
         None | Some(Value::Null) => Ok(None),
         Some(value) => {
-            let period = read(value).ok_or_else(|| Problem::invalid("limits.period", "must be a duration such as \"60s\" or \"5min\""))?;
+            let period = read(value)
+                .ok_or_else(|| Problem::invalid("limits.period", "must be a duration such as \"60s\" or \"5min\""))?;
             Ok(Some(period))
         }
     }

@@ -1,8 +1,8 @@
 //! Whether the gateway lives, and whether it serves.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use axum::Json;
 use serde_json::json;
 
 use super::problem::Problem;

@@ -19,7 +19,8 @@ fn skills(row: &AgentRow) -> Value {
 }
 
 fn payment(row: &AgentRow, member: &str) -> Value {
-    let parsed: Value = row.payment_json.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let parsed: Value =
+        row.payment_json.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     parsed.get(member).cloned().unwrap_or_default()
 }
 

@@ -186,7 +186,13 @@ impl Registry {
                 row.updated_at = self.clock.wall();
                 moved = before.endpoint_url != row.endpoint_url || before.card_url != row.card_url;
                 attempted = Some(row.clone());
-                Ok::<_, RegistryError>(self.event(who, "agent.update", id, Some(snapshot(&before)), Some(snapshot(row))))
+                Ok::<_, RegistryError>(self.event(
+                    who,
+                    "agent.update",
+                    id,
+                    Some(snapshot(&before)),
+                    Some(snapshot(row)),
+                ))
             })
             .await;
         let row = match done {
@@ -277,9 +283,15 @@ impl Registry {
         }
         if let Some(timeouts) = changes.timeouts {
             let AgentTimeouts { connect_ms, first_byte_ms, read_first_byte_ms, idle_ms } = timeouts;
-            if [connect_ms, first_byte_ms, read_first_byte_ms, idle_ms].iter().flatten().any(|ms| !(1..=LONGEST_MS).contains(ms))
+            if [connect_ms, first_byte_ms, read_first_byte_ms, idle_ms]
+                .iter()
+                .flatten()
+                .any(|ms| !(1..=LONGEST_MS).contains(ms))
             {
-                return Err(RegistryError::invalid("timeouts", format!("must be between 1 and {LONGEST_MS} milliseconds")));
+                return Err(RegistryError::invalid(
+                    "timeouts",
+                    format!("must be between 1 and {LONGEST_MS} milliseconds"),
+                ));
             }
             row.timeouts = timeouts;
         }
@@ -328,7 +340,8 @@ impl Registry {
         if let Some(card) = card.filter(|card| *card != row.card_url) {
             row.card_url = card.map(|url| check_dialled_url("card_url", &url, &rules)).transpose()?.map(String::from);
             // An owner must not make the gateway fetch from private hosts that an operator allowed for something else.
-            let elsewhere = row.card_url.is_some() && !same_origin(row.card_url.as_deref(), row.endpoint_url.as_deref());
+            let elsewhere =
+                row.card_url.is_some() && !same_origin(row.card_url.as_deref(), row.endpoint_url.as_deref());
             if elsewhere && !who.is_admin() && row.registered_by_operator {
                 return Err(RegistryError::invalid(
                     "card_url",
@@ -356,10 +369,17 @@ impl Registry {
         if credential.value.is_empty() || credential.value.len() > 8_192 || value.is_err() {
             return invalid("the header's value must be 1 to 8192 printable ASCII characters");
         }
-        let ours = header.starts_with("x-openagora-") || header.starts_with("x-forwarded-") || header.starts_with("proxy-");
-        let framing = ["connection", "content-length", "content-type", "expect", "forwarded", "host", "keep-alive", "te"];
-        if ours || framing.contains(&header.as_str()) || ["trailer", "transfer-encoding", "upgrade", "via"].contains(&header.as_str()) {
-            return invalid("this header belongs to the gateway or to HTTP itself: use authorization or a header of the agent's own");
+        let ours =
+            header.starts_with("x-openagora-") || header.starts_with("x-forwarded-") || header.starts_with("proxy-");
+        let framing =
+            ["connection", "content-length", "content-type", "expect", "forwarded", "host", "keep-alive", "te"];
+        if ours
+            || framing.contains(&header.as_str())
+            || ["trailer", "transfer-encoding", "upgrade", "via"].contains(&header.as_str())
+        {
+            return invalid(
+                "this header belongs to the gateway or to HTTP itself: use authorization or a header of the agent's own",
+            );
         }
         Ok(self.vault.seal(Purpose::UpstreamCredential, agent, format!("{header}: {}", credential.value).as_bytes())?)
     }
@@ -412,7 +432,8 @@ fn check_skills(skills: &[Value]) -> Result<String, RegistryError> {
     for (at, skill) in skills.iter().enumerate() {
         let member = format!("skills[{at}].name");
         let name = skill["name"].as_str().or_else(|| skill["id"].as_str());
-        let name = name.ok_or_else(|| RegistryError::invalid(&*member, "is missing: a skill is an object with a name"))?;
+        let name =
+            name.ok_or_else(|| RegistryError::invalid(&*member, "is missing: a skill is an object with a name"))?;
         check_text(&member, name, 200, false)?;
     }
     bounded_json("skills", &Value::from(skills.to_vec()), 65_536)

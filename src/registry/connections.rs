@@ -49,7 +49,10 @@ impl Terms {
         if let Some(limits) = self.limits {
             let ConnectionLimits { rate, period_ms, burst, daily: _, streams: _ } = limits;
             if rate == Some(0) || burst == Some(0) || period_ms == Some(0) {
-                return Err(RegistryError::invalid("limits", "rate, period and burst must be at least 1: to let nothing pass, pause or block"));
+                return Err(RegistryError::invalid(
+                    "limits",
+                    "rate, period and burst must be at least 1: to let nothing pass, pause or block",
+                ));
             }
             if rate.is_some() != period_ms.is_some() {
                 return Err(RegistryError::invalid("limits", "rate and period belong together: send both or neither"));
@@ -77,7 +80,9 @@ impl Registry {
             return Err(RegistryError::Forbidden("an agent asks for connections of its own only".to_owned()));
         }
         if !who.is_admin() && (wish.at_once == Some(Action::Accept) || !wish.terms.is_empty()) {
-            return Err(RegistryError::Forbidden("only an operator can accept at once, set limits or an end".to_owned()));
+            return Err(RegistryError::Forbidden(
+                "only an operator can accept at once, set limits or an end".to_owned(),
+            ));
         }
         if wish.requester_id == wish.target_id {
             return Err(RegistryError::invalid("target_id", "must be another agent"));
@@ -88,7 +93,11 @@ impl Registry {
             let agent = self.store.agent(id).await?;
             let usable = agent.as_ref().is_some_and(|agent| who.is_admin() || agent.state == AdminState::Active);
             if !usable {
-                return Err(RegistryError::NotFound(if member == "target" { "target agent" } else { "requester agent" }));
+                return Err(RegistryError::NotFound(if member == "target" {
+                    "target agent"
+                } else {
+                    "requester agent"
+                }));
             }
         }
         let auto = self.store.agent(wish.target_id).await?.is_some_and(|agent| agent.auto_accept_connections);
@@ -134,7 +143,8 @@ impl Registry {
         };
         if wish.at_once == Some(Action::Block) {
             // A block needs no agreement before it.
-            let row = current.cloned().unwrap_or(ConnectionRow { status: ConnectionStatus::Ended, message: None, ..fresh });
+            let row =
+                current.cloned().unwrap_or(ConnectionRow { status: ConnectionStatus::Ended, message: None, ..fresh });
             let side = if who.is_admin() { Side::Operator } else { side_of(&row, wish.requester_id) };
             return transition::apply(&row, Action::Block, side);
         }
@@ -142,7 +152,10 @@ impl Registry {
             None => fresh,
             Some(row) if row.blocked_by_requester || row.blocked_by_target => {
                 return Err(if who.is_admin() {
-                    RegistryError::Connection { problem: "the connection is blocked: unblock it first".to_owned(), current: Box::new(row.clone()) }
+                    RegistryError::Connection {
+                        problem: "the connection is blocked: unblock it first".to_owned(),
+                        current: Box::new(row.clone()),
+                    }
                 } else {
                     RegistryError::Forbidden("the connection between the two agents is blocked".to_owned())
                 });
@@ -152,7 +165,13 @@ impl Registry {
                 // and asking anew would shake limits off.
                 ConnectionRow { id: row.id, limits: row.limits, ends_at: row.ends_at, ..fresh }
             }
-            Some(row) if who.is_admin() && wish.at_once == Some(Action::Accept) && row.status == ConnectionStatus::Pending => row.clone(),
+            Some(row)
+                if who.is_admin()
+                    && wish.at_once == Some(Action::Accept)
+                    && row.status == ConnectionStatus::Pending =>
+            {
+                row.clone()
+            }
             Some(row) => {
                 return Err(RegistryError::Connection {
                     problem: "Connection already exists".to_owned(),
@@ -185,14 +204,18 @@ impl Registry {
             .store
             .settle_connection(id, |row| {
                 let side = match who {
-                    Actor::Agent(agent) if *agent == row.requester_id || *agent == row.target_id => side_of(&row, *agent),
+                    Actor::Agent(agent) if *agent == row.requester_id || *agent == row.target_id => {
+                        side_of(&row, *agent)
+                    }
                     actor if actor.is_admin() => match side_for {
                         Some(agent) if agent == row.requester_id || agent == row.target_id => side_of(&row, agent),
                         Some(_) => return Err(RegistryError::invalid("agent_id", "is no party to this connection")),
                         None => Side::Operator,
                     },
                     actor if actor.is_operator() => {
-                        return Err(RegistryError::Forbidden("auditors change nothing: use an admin's token".to_owned()));
+                        return Err(RegistryError::Forbidden(
+                            "auditors change nothing: use an admin's token".to_owned(),
+                        ));
                     }
                     _ => return Err(RegistryError::NotFound("connection")),
                 };

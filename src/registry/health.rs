@@ -12,8 +12,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::Registry;
-use super::probe::{Validator, probe, skills_of};
 pub use super::probe::{CARD_MAX, Fetch, FetchError, FetchRequest, FetchResponse};
+use super::probe::{Validator, probe, skills_of};
 use crate::store::StoreError;
 use crate::store::rows::{AgentRow, HealthStatus};
 
@@ -84,7 +84,9 @@ impl Health {
         let candidates = self.registry.store.agents_to_probe(now.plus_micros(-(interval / 10 * 9)), 1_000).await?;
         let due: Vec<AgentRow> = candidates
             .into_iter()
-            .filter(|agent| agent.health_checked_at.is_none_or(|at| now >= at.plus_micros(jittered(interval, agent.id, at.0))))
+            .filter(|agent| {
+                agent.health_checked_at.is_none_or(|at| now >= at.plus_micros(jittered(interval, agent.id, at.0)))
+            })
             .collect();
         let count = due.len();
         let mut changed = false;
@@ -226,7 +228,8 @@ mod tests {
         }
     }
 
-    const CARD: &str = r#"{"name":"a","url":"http://0.0.0.0:8000","skills":[{"id":"s1","name":"Sum","tags":["math"]}]}"#;
+    const CARD: &str =
+        r#"{"name":"a","url":"http://0.0.0.0:8000","skills":[{"id":"s1","name":"Sum","tags":["math"]}]}"#;
 
     #[tokio::test]
     async fn a_card_makes_an_agent_online_and_brings_its_skills() {
@@ -245,7 +248,11 @@ mod tests {
             let scene = Scene::new("https://a.example/x").await;
             scene.answer("https://a.example/x", Ok((status, "", None)));
             let row = scene.probed().await;
-            assert_eq!((row.health, row.health_reason.as_deref()), (HealthStatus::Online, Some("post_only")), "{status}");
+            assert_eq!(
+                (row.health, row.health_reason.as_deref()),
+                (HealthStatus::Online, Some("post_only")),
+                "{status}"
+            );
         }
     }
 
@@ -270,9 +277,15 @@ mod tests {
     #[tokio::test]
     async fn a_neighbours_card_at_the_origin_does_not_count() {
         let scene = Scene::new("https://api.example/deploy/x").await;
-        scene.answer("https://api.example/.well-known/agent-card.json", Ok((200, r#"{"name":"other","url":"https://api.example/deploy/y"}"#, None)));
+        scene.answer(
+            "https://api.example/.well-known/agent-card.json",
+            Ok((200, r#"{"name":"other","url":"https://api.example/deploy/y"}"#, None)),
+        );
         assert_eq!(scene.probed().await.card_json, None);
-        scene.answer("https://api.example/.well-known/agent-card.json", Ok((200, r#"{"name":"me","url":"https://api.example/deploy/x/"}"#, None)));
+        scene.answer(
+            "https://api.example/.well-known/agent-card.json",
+            Ok((200, r#"{"name":"me","url":"https://api.example/deploy/x/"}"#, None)),
+        );
         assert!(scene.probed().await.card_json.is_some());
     }
 

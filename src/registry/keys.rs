@@ -26,7 +26,9 @@ impl Registry {
         expires_at: Option<Timestamp>,
     ) -> Result<(KeyRow, NewToken), RegistryError> {
         if !who.owns(agent) {
-            return Err(RegistryError::Forbidden("a key is made with a key of the same agent, or by an admin".to_owned()));
+            return Err(RegistryError::Forbidden(
+                "a key is made with a key of the same agent, or by an admin".to_owned(),
+            ));
         }
         let name = check_text("name", name, 100, false)?;
         if expires_at.is_some_and(|at| at <= self.clock.wall()) {
@@ -72,7 +74,8 @@ impl Registry {
     pub async fn revoke_key(&self, who: &Actor, id: Uuid) -> Result<(), RegistryError> {
         let key = self.store.key(id).await?.filter(|key| who.owns(key.agent_id));
         let key = key.ok_or(RegistryError::NotFound("key"))?;
-        let before = json!({"agent_id": key.agent_id, "name": key.name, "hint": key.hint, "expires_at": key.expires_at});
+        let before =
+            json!({"agent_id": key.agent_id, "name": key.name, "hint": key.hint, "expires_at": key.expires_at});
         let event = self.event(who, "key.revoke", id, Some(before), None);
         match self.store.remove_key(id, &event).await {
             Err(StoreError::NotFound) => return Err(RegistryError::NotFound("key")),

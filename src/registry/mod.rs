@@ -164,7 +164,14 @@ impl Registry {
         (self.reload)().await;
     }
 
-    fn event(&self, who: &Actor, action: &str, subject: Uuid, before: Option<Value>, after: Option<Value>) -> AdminEvent {
+    fn event(
+        &self,
+        who: &Actor,
+        action: &str,
+        subject: Uuid,
+        before: Option<Value>,
+        after: Option<Value>,
+    ) -> AdminEvent {
         AdminEvent {
             id: Uuid::now_v7(),
             at: self.clock.wall(),
@@ -183,7 +190,6 @@ pub(crate) mod testing {
 
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::agents::{AgentChanges, Registered};
     use super::*;
     use crate::clock::Timestamp;
 
@@ -207,22 +213,12 @@ pub(crate) mod testing {
                 counter.fetch_add(1, Ordering::SeqCst);
                 Box::pin(async {})
             });
-            let registry =
-                Arc::new(Registry::new(store.clone(), vault, clock.clone(), Settings::default(), reload));
+            let registry = Arc::new(Registry::new(store.clone(), vault, clock.clone(), Settings::default(), reload));
             Self { registry, store, clock, reloads, dir }
         }
 
         pub(crate) fn reloads(&self) -> usize {
             self.reloads.load(Ordering::SeqCst)
-        }
-
-        pub(crate) async fn agent(&self, name: &str) -> Registered {
-            let changes = AgentChanges {
-                name: Some(name.to_owned()),
-                endpoint_url: Some(Some(format!("https://{name}.example/a2a"))),
-                ..AgentChanges::default()
-            };
-            self.registry.register(&admin(), changes).await.expect("registers")
         }
     }
 

@@ -21,7 +21,8 @@ pub fn check_slug(slug: &str) -> Result<(), RegistryError> {
     let edge = |byte: Option<u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = slug.as_bytes();
     let inner = bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
-    if !(3..=SLUG_MAX).contains(&bytes.len()) || !inner || !edge(bytes.first().copied()) || !edge(bytes.last().copied()) {
+    if !(3..=SLUG_MAX).contains(&bytes.len()) || !inner || !edge(bytes.first().copied()) || !edge(bytes.last().copied())
+    {
         return Err(RegistryError::invalid(
             "slug",
             "must be 3 to 50 characters a-z, 0-9 and -, beginning and ending with a letter or digit",
@@ -50,7 +51,10 @@ pub fn slug_from(name: &str, nth: u32) -> String {
     let slug = format!("{stem}{ending}");
     if stem.is_empty() || check_slug(&slug).is_err() {
         let stem: String = stem.chars().take(SLUG_MAX - ending.len() - "agent-".len()).collect();
-        return format!("agent-{}{ending}", stem.trim_end_matches('-')).replace("--", "-").trim_end_matches('-').to_owned();
+        return format!("agent-{}{ending}", stem.trim_end_matches('-'))
+            .replace("--", "-")
+            .trim_end_matches('-')
+            .to_owned();
     }
     slug
 }
@@ -67,7 +71,13 @@ pub fn check_text(member: &str, text: &str, max: usize, lines: bool) -> Result<S
     }
     let bad = |c: char| match c {
         '\n' | '\r' | '\t' => !lines,
-        '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => true,
+        '\u{2028}'
+        | '\u{2029}'
+        | '\u{200e}'
+        | '\u{200f}'
+        | '\u{202a}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}'
+        | '\u{feff}' => true,
         _ => c.is_control(),
     };
     if let Some(c) = text.chars().find(|c| bad(*c)) {
@@ -186,8 +196,15 @@ mod tests {
             assert!(check_url("url", good).is_ok(), "{good}");
         }
         for bad in [
-            "ftp://a.example", "a.example", "/x", "https://", "https://u@a.example", "https://u:p@a.example",
-            "https://a.example/#x", "javascript:alert(1)", "file:///etc/passwd",
+            "ftp://a.example",
+            "a.example",
+            "/x",
+            "https://",
+            "https://u@a.example",
+            "https://u:p@a.example",
+            "https://a.example/#x",
+            "javascript:alert(1)",
+            "file:///etc/passwd",
         ] {
             assert!(check_url("url", bad).is_err(), "{bad}");
         }
@@ -198,9 +215,18 @@ mod tests {
         let strangers = NetworkRules::default();
         let operators = NetworkRules { private_allowed: true, ..NetworkRules::default() };
         for url in [
-            "http://127.0.0.1:1", "http://2130706433/", "http://0x7f.1/", "http://0177.0.0.1/", "http://localhost/",
-            "http://LOCALHOST./", "http://x.localhost/", "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://10.0.0.1/",
-            "http://127。0。0。1/", "http://%31%32%37.0.0.1/",
+            "http://127.0.0.1:1",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://0177.0.0.1/",
+            "http://localhost/",
+            "http://LOCALHOST./",
+            "http://x.localhost/",
+            "http://[::1]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://10.0.0.1/",
+            "http://127。0。0。1/",
+            "http://%31%32%37.0.0.1/",
         ] {
             assert!(check_dialled_url("url", url, &strangers).is_err(), "{url}");
             assert!(check_dialled_url("url", url, &operators).is_ok(), "{url}");

@@ -118,7 +118,12 @@ pub(super) async fn probe(
         let request = request(agent, &url, credential.filter(|_| at_endpoint), validator, timeout);
         match fetch(request).await {
             Ok(answer) if answer.status == 304 && validator.is_some() => {
-                return Finding { health: HealthStatus::Online, reason: None, card: None, validator: validator.cloned() };
+                return Finding {
+                    health: HealthStatus::Online,
+                    reason: None,
+                    card: None,
+                    validator: validator.cloned(),
+                };
             }
             Ok(answer) if (200..300).contains(&answer.status) && is_card(&answer.body) => {
                 if must_name_endpoint && !names(&answer.body, endpoint) {
@@ -169,7 +174,10 @@ fn request(
         headers.insert(http::header::IF_NONE_MATCH, etag);
     }
     if let Some(credential) = credential {
-        let pair = (http::HeaderName::from_bytes(credential.header.as_bytes()), http::HeaderValue::from_str(&credential.value));
+        let pair = (
+            http::HeaderName::from_bytes(credential.header.as_bytes()),
+            http::HeaderValue::from_str(&credential.value),
+        );
         if let (Ok(name), Ok(mut value)) = pair {
             value.set_sensitive(true);
             headers.insert(name, value);

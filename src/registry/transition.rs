@@ -78,9 +78,8 @@ pub enum Side {
 /// state for it.
 pub fn apply(row: &ConnectionRow, action: Action, side: Side) -> Result<ConnectionRow, RegistryError> {
     use ConnectionStatus::{Connected, Declined, Ended, Paused, Pending};
-    let unfit = |problem: &str| {
-        Err(RegistryError::Connection { problem: problem.to_owned(), current: Box::new(row.clone()) })
-    };
+    let unfit =
+        |problem: &str| Err(RegistryError::Connection { problem: problem.to_owned(), current: Box::new(row.clone()) });
     let forbidden = |why: &str| Err(RegistryError::Forbidden(why.to_owned()));
     let blocked = row.blocked_by_requester || row.blocked_by_target;
 
@@ -198,7 +197,10 @@ mod tests {
         let paused = apply(&connected, Action::Pause, Side::Operator).expect("allowed");
         assert_eq!(paused.status, ConnectionStatus::Paused);
         assert!(apply(&paused, Action::Resume, Side::Requester).is_err());
-        assert_eq!(apply(&paused, Action::Resume, Side::Operator).expect("allowed").status, ConnectionStatus::Connected);
+        assert_eq!(
+            apply(&paused, Action::Resume, Side::Operator).expect("allowed").status,
+            ConnectionStatus::Connected
+        );
     }
 
     #[test]

@@ -126,7 +126,11 @@ impl Vault {
         sealed.extend_from_slice(&nonce);
         let mut body = secret.to_vec();
         self.key
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context(purpose, agent)), &mut body)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(context(purpose, agent)),
+                &mut body,
+            )
             .map_err(|_| VaultError::Failed)?;
         sealed.extend_from_slice(&body);
         Ok(sealed)

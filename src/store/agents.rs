@@ -167,10 +167,12 @@ async fn claim_slug(tx: &mut Transaction<'static, Sqlite>, slug: &str, agent: Uu
 
 /// Frees a slug that only a deleted agent holds.
 async fn release_slug(tx: &mut Transaction<'static, Sqlite>, slug: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM agent_slugs WHERE slug = $1 AND agent_id IN (SELECT id FROM agents WHERE state = 'deleted')")
-        .bind(slug.to_owned())
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "DELETE FROM agent_slugs WHERE slug = $1 AND agent_id IN (SELECT id FROM agents WHERE state = 'deleted')",
+    )
+    .bind(slug.to_owned())
+    .execute(&mut **tx)
+    .await?;
     // A dot is in no slug: the new name collides with nothing.
     sqlx::query("UPDATE agents SET slug = slug || '.' || id WHERE slug = $1 AND state = 'deleted'")
         .bind(slug.to_owned())

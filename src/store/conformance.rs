@@ -145,8 +145,12 @@ mod suite {
         row.push = PushMode::Pass;
         (row.pass_authorization, row.sign_large_bodies, row.http2) = (true, true, true);
         row.max_in_flight = Some(u32::MAX);
-        row.timeouts =
-            AgentTimeouts { connect_ms: Some(1), first_byte_ms: Some(2), read_first_byte_ms: Some(3), idle_ms: Some(4) };
+        row.timeouts = AgentTimeouts {
+            connect_ms: Some(1),
+            first_byte_ms: Some(2),
+            read_first_byte_ms: Some(3),
+            idle_ms: Some(4),
+        };
         row.upstream_credential = Some(vec![0, 255]);
         row.card_json = Some(b"{\"a\": 1}".to_vec());
         row.card_fetched_at = Some(Timestamp(2));
@@ -335,7 +339,11 @@ mod suite {
         let part = AgentFilter { skill: Some("sum".to_owned()), ..AgentFilter::default() };
         assert_eq!(store.agents(&part, 9, 0).await.expect("reads").1, 0);
         let online = AgentFilter { health: Some(HealthStatus::Online), public_only: true, ..AgentFilter::default() };
-        assert_eq!(store.agents(&online, 1, 0).await.expect("reads").1, 29, "degraded is online, unlisted is not shown");
+        assert_eq!(
+            store.agents(&online, 1, 0).await.expect("reads").1,
+            29,
+            "degraded is online, unlisted is not shown"
+        );
         let text = AgentFilter { text: Some("NT-2".to_owned()), ..AgentFilter::default() };
         assert_eq!(store.agents(&text, 1, 0).await.expect("reads").1, 10);
     }

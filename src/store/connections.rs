@@ -118,7 +118,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn connection(&self, id: Uuid) -> Result<Option<ConnectionRow>, StoreError> {
-        let row = sqlx::query("SELECT * FROM connections WHERE id = $1").bind(id.to_string()).fetch_optional(&self.reader);
+        let row =
+            sqlx::query("SELECT * FROM connections WHERE id = $1").bind(id.to_string()).fetch_optional(&self.reader);
         row.await?.as_ref().map(read).transpose()
     }
 

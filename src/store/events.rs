@@ -8,16 +8,18 @@ use super::{Store, StoreError, columns};
 
 /// Writes the event of a change, in the change's own transaction.
 pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, event: &AdminEvent) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO admin_events (id, at, actor, action, subject, before, after) VALUES ($1, $2, $3, $4, $5, $6, $7)")
-        .bind(event.id.to_string())
-        .bind(event.at.to_string())
-        .bind(event.actor.clone())
-        .bind(event.action.clone())
-        .bind(event.subject.clone())
-        .bind(event.before.clone())
-        .bind(event.after.clone())
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO admin_events (id, at, actor, action, subject, before, after) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(event.id.to_string())
+    .bind(event.at.to_string())
+    .bind(event.actor.clone())
+    .bind(event.action.clone())
+    .bind(event.subject.clone())
+    .bind(event.before.clone())
+    .bind(event.after.clone())
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 

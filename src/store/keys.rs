@@ -117,11 +117,13 @@ impl Store {
     pub async fn touch_keys(&self, used: &[(Uuid, Timestamp)]) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         for (id, at) in used {
-            sqlx::query("UPDATE api_keys SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)")
-                .bind(id.to_string())
-                .bind(at.to_string())
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "UPDATE api_keys SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)",
+            )
+            .bind(id.to_string())
+            .bind(at.to_string())
+            .execute(&mut *tx)
+            .await?;
         }
         Ok(tx.commit().await?)
     }

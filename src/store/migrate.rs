@@ -6,8 +6,7 @@ use sqlx::{SqlSafeStr as _, SqlitePool};
 use super::StoreError;
 
 /// Every file of `migrations/sqlite/`, in order. A test holds this list against the directory.
-const SQLITE: &[(i64, &str, &str)] =
-    &[(1, "registry", include_str!("../../migrations/sqlite/0001_registry.sql"))];
+const SQLITE: &[(i64, &str, &str)] = &[(1, "registry", include_str!("../../migrations/sqlite/0001_registry.sql"))];
 
 /// Applies what is missing.
 pub(super) async fn run(pool: &SqlitePool) -> Result<(), StoreError> {
@@ -53,7 +52,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("gateway.db");
         let store = Store::open_sqlite(&file).await.expect("opens");
-        sqlx::query("UPDATE _sqlx_migrations SET version = 999 WHERE version = 1").execute(&store.writer).await.expect("runs");
+        sqlx::query("UPDATE _sqlx_migrations SET version = 999 WHERE version = 1")
+            .execute(&store.writer)
+            .await
+            .expect("runs");
         store.close().await;
         let error = Store::open_sqlite(&file).await.expect_err("newer");
         assert!(matches!(error, StoreError::NewerSchema { found: 999, .. }), "{error}");

@@ -36,7 +36,8 @@ async fn insert(tx: &mut Transaction<'static, Sqlite>, operator: &OperatorRow) -
 }
 
 async fn admins(tx: &mut Transaction<'static, Sqlite>, but: Option<Uuid>) -> Result<i64, StoreError> {
-    let others = "SELECT COUNT(*) FROM operators WHERE role = 'admin' AND expires_at IS NULL AND ($1 IS NULL OR id <> $1)";
+    let others =
+        "SELECT COUNT(*) FROM operators WHERE role = 'admin' AND expires_at IS NULL AND ($1 IS NULL OR id <> $1)";
     Ok(sqlx::query_scalar(others).bind(but.map(|id| id.to_string())).fetch_one(&mut **tx).await?)
 }
 

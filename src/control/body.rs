@@ -102,8 +102,8 @@ impl Parameters {
         Ok(number.unwrap_or(default).min(most))
     }
 
-    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, Problem> {
-        self.read(name, "a whole number", |text| text.parse().ok())
+    pub(super) fn status(&self, name: &str) -> Result<Option<u16>, Problem> {
+        self.read(name, "an HTTP status", |text| text.parse().ok())
     }
 
     pub(super) fn id(&self, name: &str) -> Result<Option<Uuid>, Problem> {

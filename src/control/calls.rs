@@ -31,13 +31,13 @@ pub struct CallQuery {
     /// The v1.0 name.
     pub operation: Option<String>,
     /// The caller's status.
-    pub status: Option<i64>,
+    pub status: Option<u16>,
     /// Arrived then or later.
     pub since: Option<Timestamp>,
     /// Arrived before.
     pub until: Option<Timestamp>,
     /// The one call with this request id.
-    pub request_id: Option<Uuid>,
+    pub id: Option<Uuid>,
     /// Calls about this task.
     pub task_id: Option<String>,
     /// Calls in this context.
@@ -81,10 +81,10 @@ async fn query(asked: &Asked) -> Result<Option<CallQuery>, Problem> {
         outcome: text("outcome"),
         decision: text("decision"),
         operation: text("operation"),
-        status: parameters.number("status")?,
+        status: parameters.status("status")?,
         since: parameters.time("since")?,
         until: parameters.time("until")?,
-        request_id: parameters.id("request_id")?.or(parameters.id("id")?),
+        id: parameters.id("request_id")?.or(parameters.id("id")?),
         task_id: text("task_id"),
         context_id: text("context_id"),
         after: parameters.word("next", "the next of the page before", read_cursor)?,

@@ -109,7 +109,7 @@ async fn operators_filter_and_agents_are_held_to_their_own_calls() {
             status: Some(200),
             since: time("2026-01-01T00:00:00Z"),
             until: time("2026-01-01T23:00:00Z"),
-            request_id: None,
+            id: None,
             task_id: text("t"),
             context_id: text("c"),
             after: None,

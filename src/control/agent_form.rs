@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::body::Members;
 use super::problem::Problem;
-use crate::registry::agents::{AgentChanges, UpstreamCredential};
+use crate::registry::agents::AgentChanges;
+use crate::registry::credential::UpstreamCredential;
 use crate::registry::names::check_url;
 use crate::store::rows::{AdminState, AgentRow, AgentTimeouts, PushMode};
 

@@ -66,10 +66,8 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
             "registration is closed: ask an operator of this gateway to register the agent",
         ));
     }
-    // Whose key is used says nothing here: a registration by an agent is one by a stranger.
-    let who = if asked.who.is_operator() { asked.who.clone() } else { Actor::Anonymous };
     let changes = agent_form::read(&asked.members()?, None, &asked.control.public_url)?;
-    let made = asked.control.registry.register(&who, changes).await?;
+    let made = asked.control.registry.register(&asked.who, changes).await?;
     let mut body = view::agent(&made.agent, &Actor::Agent(made.agent.id), &asked.control.public_url, 0);
     body["api_key"] = json!(made.api_key.text);
     body["api_key_id"] = json!(made.key.id);

@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::credential::UpstreamCredential;
 use super::names::{check_dialled_url, check_slug, check_subpath, check_text, check_url, slug_from};
 use super::network::NetworkRules;
 use super::token::NewToken;
-use super::vault::{Purpose, Vault};
+use super::vault::Purpose;
 use super::{Actor, Registry, RegistryError};
 use crate::store::StoreError;
 use crate::store::rows::{AdminState, AgentRow, AgentTimeouts, HealthStatus, KeyRow, PushMode};
@@ -15,21 +16,6 @@ use crate::store::rows::{AdminState, AgentRow, AgentTimeouts, HealthStatus, KeyR
 const SLUGS_MAX: i64 = 10;
 /// An hour: no time limit is longer.
 const LONGEST_MS: u32 = 3_600_000;
-
-/// A header the gateway adds to what it sends to an agent.
-#[derive(Clone, PartialEq, Eq)]
-pub struct UpstreamCredential {
-    /// The header's name in lower case.
-    pub header: String,
-    /// Its value.
-    pub value: String,
-}
-
-impl std::fmt::Debug for UpstreamCredential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "UpstreamCredential({}: ***)", self.header)
-    }
-}
 
 /// What a registration or a change says. What it does not say stays as it is, or gets its default.
 #[derive(Clone, Debug, Default)]
@@ -304,7 +290,7 @@ impl Registry {
         self.apply_addresses(who, row, changes.endpoint_url, changes.card_url)?;
         if let Some(credential) = changes.upstream_credential {
             row.upstream_credential = match credential {
-                Some(credential) => Some(self.seal_credential(row.id, &credential)?),
+                Some(credential) => Some(credential.seal(&self.vault, row.id)?),
                 None => None,
             };
         }
@@ -358,41 +344,6 @@ impl Registry {
         }
         Ok(())
     }
-
-    fn seal_credential(&self, agent: Uuid, credential: &UpstreamCredential) -> Result<Vec<u8>, RegistryError> {
-        let header = credential.header.to_ascii_lowercase();
-        let invalid = |problem: &str| Err(RegistryError::invalid("upstream_credential", problem));
-        if http::HeaderName::from_bytes(header.as_bytes()).is_err() {
-            return invalid("the header's name is not one of HTTP");
-        }
-        let value = http::HeaderValue::from_str(&credential.value);
-        if credential.value.is_empty() || credential.value.len() > 8_192 || value.is_err() {
-            return invalid("the header's value must be 1 to 8192 printable ASCII characters");
-        }
-        let ours =
-            header.starts_with("x-openagora-") || header.starts_with("x-forwarded-") || header.starts_with("proxy-");
-        let framing =
-            ["connection", "content-length", "content-type", "expect", "forwarded", "host", "keep-alive", "te"];
-        if ours
-            || framing.contains(&header.as_str())
-            || ["trailer", "transfer-encoding", "upgrade", "via"].contains(&header.as_str())
-        {
-            return invalid(
-                "this header belongs to the gateway or to HTTP itself: use authorization or a header of the agent's own",
-            );
-        }
-        Ok(self.vault.seal(Purpose::UpstreamCredential, agent, format!("{header}: {}", credential.value).as_bytes())?)
-    }
-}
-
-/// Opens the credential of `agent`, where it has one.
-pub(super) fn open_credential(vault: &Vault, agent: &AgentRow) -> Result<Option<UpstreamCredential>, RegistryError> {
-    let Some(sealed) = &agent.upstream_credential else { return Ok(None) };
-    let unreadable = || RegistryError::Vault(super::vault::VaultError::Unreadable);
-    let text = vault.open_secret(Purpose::UpstreamCredential, agent.id, sealed)?;
-    let text = String::from_utf8(text).map_err(|_| unreadable())?;
-    let (header, value) = text.split_once(": ").ok_or_else(unreadable)?;
-    Ok(Some(UpstreamCredential { header: header.to_owned(), value: value.to_owned() }))
 }
 
 fn same_origin(one: Option<&str>, other: Option<&str>) -> bool {
@@ -468,4 +419,68 @@ fn snapshot(row: &AgentRow) -> Value {
         },
         "upstream_credential": row.upstream_credential.as_ref().map(|_| "***"), "signing_secret": "***",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::testing::{Bench, admin};
+
+    fn named(name: &str) -> AgentChanges {
+        AgentChanges { name: Some(name.to_owned()), ..AgentChanges::default() }
+    }
+
+    #[tokio::test]
+    async fn however_many_agents_have_one_name_each_gets_a_slug() {
+        let bench = Bench::new().await;
+        let mut slugs = std::collections::HashSet::new();
+        for _ in 0..53 {
+            slugs.insert(bench.registry.register(&admin(), named("Same")).await.expect("registers").agent.slug);
+        }
+        assert_eq!(slugs.len(), 53);
+        assert!(slugs.contains("same") && slugs.contains("same-50"));
+    }
+
+    #[tokio::test]
+    async fn secrets_come_back_from_the_store() {
+        let bench = Bench::new().await;
+        let credential = UpstreamCredential { header: "X-Key".to_owned(), value: "a: b".to_owned() };
+        let changes = AgentChanges {
+            endpoint_url: Some(Some("https://a.example".to_owned())),
+            upstream_credential: Some(Some(credential)),
+            ..named("a")
+        };
+        let made = bench.registry.register(&admin(), changes).await.expect("registers");
+        let row = bench.store.agent(made.agent.id).await.expect("reads").expect("there");
+        assert_eq!(bench.registry.signing_secret(&row).expect("opens"), made.signing_secret.as_bytes());
+        let opened = bench.registry.upstream_credential(&row).expect("opens").expect("there");
+        assert_eq!((opened.header.as_str(), opened.value.as_str()), ("x-key", "a: b"));
+        bench.registry.check_vault().await.expect("this is the key file");
+    }
+
+    #[tokio::test]
+    async fn a_key_file_of_another_database_is_noticed_at_start() {
+        let bench = Bench::new().await;
+        bench.registry.register(&admin(), named("a")).await.expect("registers");
+        let other = Bench::new().await;
+        let reload: crate::registry::Reload = std::sync::Arc::new(|| Box::pin(async {}));
+        let vault = std::sync::Arc::clone(&other.registry.vault);
+        let mixed = Registry::new(bench.store.clone(), vault, bench.clock.clone(), Default::default(), reload);
+        assert!(matches!(mixed.check_vault().await, Err(RegistryError::Vault(_))));
+    }
+
+    #[tokio::test]
+    async fn an_agent_cannot_collect_slugs_without_end() {
+        let bench = Bench::new().await;
+        let id = bench.registry.register(&admin(), named("first")).await.expect("registers").agent.id;
+        let registry = &bench.registry;
+        let rename = |n: u32| async move {
+            let changes = AgentChanges { slug: Some(format!("slug-{n}")), ..AgentChanges::default() };
+            registry.update_agent(&admin(), id, changes).await
+        };
+        for n in 1..10 {
+            rename(n).await.expect("renames");
+        }
+        assert!(matches!(rename(10).await, Err(RegistryError::Taken(_))));
+    }
 }

@@ -3,17 +3,19 @@
 //! Promises: what is found is in the store, and the directory is rebuilt only when something changed. Health is shown to
 //! people and to agents that look for agents; it never refuses a call.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use url::Url;
 use uuid::Uuid;
 
 use super::Registry;
 pub use super::probe::{CARD_MAX, Fetch, FetchError, FetchRequest, FetchResponse};
 use super::probe::{Validator, probe, skills_of};
+use crate::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::rows::{AgentRow, HealthStatus};
 
@@ -59,16 +61,35 @@ impl Health {
     /// Probes for ever; a task to be aborted at shutdown (a probe cut short has no effect).
     pub async fn run(&self) {
         let wanted = self.registry.probe_wanted();
+        let pause = (self.settings.interval / 20).clamp(Duration::from_secs(1), Duration::from_secs(15));
+        let mut running = FuturesUnordered::new();
+        let mut under_way = HashSet::new();
         loop {
-            // Asked before looking, so that an agent registered meanwhile is not overlooked.
-            let woken = wanted.notified();
-            match self.probe_due().await {
-                Ok(0) => {}
-                Ok(_) => continue,
+            // One agent that lets us wait must not make the others wait: free slots are filled as they become free.
+            match self.due(&under_way).await {
+                Ok(due) => {
+                    for agent in due.into_iter().take(self.settings.concurrency.max(1).saturating_sub(running.len())) {
+                        under_way.insert(agent.id);
+                        running.push(async { (agent.id, self.probe_one(agent).await) });
+                    }
+                }
                 Err(error) => tracing::warn!(%error, "agents cannot be probed now"),
             }
-            let pause = (self.settings.interval / 20).clamp(Duration::from_secs(1), Duration::from_secs(15));
-            let _ = tokio::time::timeout(pause, woken).await;
+            tokio::select! {
+                Some((agent, result)) = running.next() => {
+                    under_way.remove(&agent);
+                    match result {
+                        Ok(true) => self.registry.reload().await,
+                        Ok(false) => {}
+                        Err(error) => {
+                            tracing::warn!(%agent, %error, "what a probe found cannot be kept");
+                            tokio::time::sleep(pause).await;
+                        }
+                    }
+                }
+                () = wanted.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 
@@ -77,17 +98,7 @@ impl Health {
     /// # Errors
     /// When the database cannot be used.
     pub async fn probe_due(&self) -> Result<usize, StoreError> {
-        let now = self.registry.clock.wall();
-        let interval = i64::try_from(self.settings.interval.as_micros()).unwrap_or(i64::MAX);
-        // The earliest of those whose turn it could be; then each by a turn of its own, so that agents registered
-        // together drift apart.
-        let candidates = self.registry.store.agents_to_probe(now.plus_micros(-(interval / 10 * 9)), 1_000).await?;
-        let due: Vec<AgentRow> = candidates
-            .into_iter()
-            .filter(|agent| {
-                agent.health_checked_at.is_none_or(|at| now >= at.plus_micros(jittered(interval, agent.id, at.0)))
-            })
-            .collect();
+        let due = self.due(&HashSet::new()).await?;
         let count = due.len();
         let mut changed = false;
         let mut results = futures_util::stream::iter(due.into_iter().map(|agent| self.probe_one(agent)))
@@ -99,6 +110,20 @@ impl Health {
             self.registry.reload().await;
         }
         Ok(count)
+    }
+
+    /// Those whose turn it is and that are not being probed already; never probed ones first.
+    async fn due(&self, under_way: &HashSet<Uuid>) -> Result<Vec<AgentRow>, StoreError> {
+        let now = self.registry.clock.wall();
+        let interval = i64::try_from(self.settings.interval.as_micros()).unwrap_or(i64::MAX);
+        // All whose turn it could be; then each by a turn of its own, so that agents registered together drift apart.
+        let candidates = self.registry.store.agents_to_probe(now.plus_micros(-(interval / 10 * 9)), 100).await?;
+        let mine = |at: Timestamp, agent| at.plus_micros(jittered(interval, agent, at.0));
+        Ok(candidates
+            .into_iter()
+            .filter(|agent| !under_way.contains(&agent.id))
+            .filter(|agent| agent.health_checked_at.is_none_or(|at| now >= mine(at, agent.id)))
+            .collect())
     }
 
     /// Whether anything but the time of the probe changed.
@@ -167,7 +192,8 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::registry::agents::{AgentChanges, UpstreamCredential};
+    use crate::registry::agents::AgentChanges;
+    use crate::registry::credential::UpstreamCredential;
     use crate::registry::testing::{Bench, admin};
 
     type Answers = Arc<Mutex<HashMap<String, Result<(u16, &'static str, Option<&'static str>), FetchError>>>>;
@@ -332,6 +358,64 @@ mod tests {
         assert_eq!(scene.health.probe_due().await.expect("probes"), 0);
         scene.bench.clock.advance(Duration::from_secs(61));
         assert_eq!(scene.health.probe_due().await.expect("probes"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_new_agent_is_probed_at_once_although_another_lets_us_wait() {
+        let bench = Bench::new().await;
+        let (answered, hear) = tokio::sync::oneshot::channel();
+        let answered = Mutex::new(Some(answered));
+        let (reached, slow_reached) = tokio::sync::oneshot::channel();
+        let reached = Mutex::new(Some(reached));
+        let fetch: Fetch = Arc::new(move |request: FetchRequest| {
+            if request.url.host_str() == Some("slow.example") {
+                if let Some(reached) = reached.lock().expect("lock").take() {
+                    reached.send(()).expect("heard");
+                }
+                return Box::pin(std::future::pending());
+            }
+            if let Some(answered) = answered.lock().expect("lock").take() {
+                answered.send(()).expect("heard");
+            }
+            Box::pin(async { Err(FetchError::Timeout) })
+        });
+        let health = Health::new(Arc::clone(&bench.registry), fetch, HealthSettings::default());
+        let register = |name: &str| {
+            let changes = AgentChanges {
+                name: Some(name.to_owned()),
+                endpoint_url: Some(Some(format!("https://{name}.example/"))),
+                ..AgentChanges::default()
+            };
+            let registry = Arc::clone(&bench.registry);
+            async move { registry.register(&admin(), changes).await.expect("registers") }
+        };
+        register("slow").await;
+        let running = tokio::spawn(async move { health.run().await });
+        slow_reached.await.expect("the slow one is asked");
+        register("quick").await;
+        hear.await.expect("the quick one is asked while the slow one is still being waited for");
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn agents_registered_together_drift_apart() {
+        let bench = Bench::new().await;
+        let (fetch, ..) = scripted();
+        let health = Health::new(Arc::clone(&bench.registry), fetch, HealthSettings::default());
+        for n in 0..40 {
+            let changes = AgentChanges {
+                name: Some(format!("a{n}")),
+                endpoint_url: Some(Some(format!("https://a{n}.example/"))),
+                ..AgentChanges::default()
+            };
+            bench.registry.register(&admin(), changes).await.expect("registers");
+        }
+        assert_eq!(health.probe_due().await.expect("probes"), 40);
+        bench.clock.advance(Duration::from_secs(300));
+        let first = health.probe_due().await.expect("probes");
+        assert!((5..=35).contains(&first), "{first} of 40 at the middle of the interval");
+        bench.clock.advance(Duration::from_secs(30));
+        assert_eq!(health.probe_due().await.expect("probes"), 40 - first);
     }
 
     #[tokio::test]

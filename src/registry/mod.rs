@@ -5,6 +5,7 @@
 
 pub mod agents;
 pub mod connections;
+pub mod credential;
 mod error;
 pub mod health;
 pub mod keys;
@@ -144,8 +145,8 @@ impl Registry {
     pub fn upstream_credential(
         &self,
         agent: &crate::store::rows::AgentRow,
-    ) -> Result<Option<agents::UpstreamCredential>, RegistryError> {
-        agents::open_credential(&self.vault, agent)
+    ) -> Result<Option<credential::UpstreamCredential>, RegistryError> {
+        credential::UpstreamCredential::open(&self.vault, agent)
     }
 
     /// Checks that the key file belongs to the database, by opening every secret: better found at start than at a call.

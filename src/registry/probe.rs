@@ -13,7 +13,7 @@ use http::HeaderMap;
 use serde_json::Value;
 use url::Url;
 
-use super::agents::UpstreamCredential;
+use super::credential::UpstreamCredential;
 use crate::store::rows::{AgentRow, HealthStatus};
 
 /// The largest card.

@@ -193,7 +193,9 @@ mod tests {
     #[test]
     fn pausing_is_the_operators() {
         let connected = row(ConnectionStatus::Connected);
-        assert!(apply(&connected, Action::Pause, Side::Target).is_err());
+        for side in [Side::Requester, Side::Target] {
+            assert!(matches!(apply(&connected, Action::Pause, side), Err(RegistryError::Forbidden(_))));
+        }
         let paused = apply(&connected, Action::Pause, Side::Operator).expect("allowed");
         assert_eq!(paused.status, ConnectionStatus::Paused);
         assert!(apply(&paused, Action::Resume, Side::Requester).is_err());

@@ -36,6 +36,8 @@ on_sqlite!(
     search_text_is_no_pattern,
     a_probe_of_a_moved_agent_is_dropped,
     the_directory_holds_what_is_alive,
+    a_keys_last_use_only_moves_forward,
+    a_setting_is_kept_and_replaced,
 );
 
 pub(crate) fn agent(slug: &str) -> AgentRow {
@@ -390,5 +392,23 @@ mod suite {
         assert_eq!(rows.keys.len(), 2);
         assert_eq!(rows.connections.len(), 1);
         assert_eq!(rows.slug_aliases, []);
+    }
+
+    pub(super) async fn a_keys_last_use_only_moves_forward(store: &Store) {
+        let row = added(store, "one").await;
+        let key = store.keys_of(row.id).await.expect("reads").remove(0);
+        for (used, seen) in [(5, 5), (9, 9), (7, 9)] {
+            store.touch_keys(&[(key.id, Timestamp(used)), (Uuid::nil(), Timestamp(used))]).await.expect("writes");
+            let found = store.key_by_digest(&key.digest).await.expect("reads").expect("there");
+            assert_eq!(found.last_used_at, Some(Timestamp(seen)));
+        }
+    }
+
+    pub(super) async fn a_setting_is_kept_and_replaced(store: &Store) {
+        assert_eq!(store.setting("x").await.expect("reads"), None);
+        for value in ["one", "two"] {
+            store.set_setting("x", value).await.expect("writes");
+            assert_eq!(store.setting("x").await.expect("reads").as_deref(), Some(value));
+        }
     }
 }

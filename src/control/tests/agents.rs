@@ -100,6 +100,8 @@ async fn an_owner_cannot_move_an_operators_agent_into_the_private_network_or_tak
     let put = |body: Value| api.public(Method::PUT, "/api/agents/xxx", Some(key), Some(body));
     put(json!({"url": "http://10.0.0.2/"})).await.is_problem(400);
     put(json!({"card_url": "http://10.0.0.2/card"})).await.is_problem(400);
+    // A name may lead into the private network that was opened for the endpoint.
+    put(json!({"card_url": "https://inside.example/card"})).await.is_problem(400);
     let same = put(json!({"endpoint_url": "http://10.0.0.1/a", "description": "new"})).await;
     assert_eq!(
         (same.status.as_u16(), same.body["has_upstream_credential"].clone()),
@@ -234,8 +236,24 @@ async fn agents_that_are_not_listed_exist_for_those_they_deal_with_only() {
         let (api, path) = (&api, format!("/api/agents/{hidden}"));
         async move { api.public(Method::GET, &path, key.as_deref(), None).await }
     };
-    assert_eq!(ask(Some(hidden_key)).await.status, 200);
-    assert_eq!(ask(Some(friend_key)).await.status, 200);
+    assert_eq!(ask(Some(hidden_key.clone())).await.status, 200);
+    assert_eq!(ask(Some(friend_key.clone())).await.status, 200);
+    let list = api.public(Method::GET, "/api/connections", Some(&hidden_key), None).await.body;
+    let path = format!("/api/connections/{}", list["connections"][0]["id"].as_str().expect("an id"));
+    for (action, status) in [("block", 404), ("unblock", 404), ("accept", 200)] {
+        // To block a request is to decline it: what is between them is over until the friend is asked again.
+        if action == "accept" {
+            let wish = json!({"target_agent_id": friend});
+            assert_eq!(api.public(Method::POST, "/api/connections", Some(&hidden_key), Some(wish)).await.status, 201);
+        }
+        let key = if action == "accept" { &friend_key } else { &hidden_key };
+        let done = api.public(Method::PUT, &path, Some(key), Some(json!({"action": action}))).await;
+        assert_eq!(done.status, 200, "{}", done.text);
+        assert_eq!(ask(Some(friend_key.clone())).await.status, status, "after {action}");
+    }
+    let block = json!({"action": "block"});
+    assert_eq!(api.public(Method::PUT, &path, Some(&hidden_key), Some(block)).await.body["agreement"], "connected");
+    ask(Some(friend_key)).await.is_problem(404);
     let unknown = api.public(Method::GET, "/api/agents/no-such-agent", None, None).await;
     for key in [None, Some(stranger_key.clone())] {
         let refused = ask(key).await;
@@ -266,6 +284,9 @@ async fn an_agent_changes_itself_and_nobody_else() {
         (done.body["description"].clone(), done.body["skills"].clone()),
         (json!("new"), json!([{"name": "Sum"}]))
     );
+    let relay = json!({"url": "https://gw.example/relay/one"});
+    let done = api.public(Method::PUT, &path, Some(&key), Some(relay)).await;
+    assert_eq!((done.status.as_u16(), &done.body["endpoint_url"]), (200, &shown["endpoint_url"]), "{}", done.text);
     api.public(Method::PUT, &path, Some(&other), Some(json!({"name": "x"}))).await.is_problem(403);
     api.public(Method::PUT, &path, None, Some(json!({"name": "x"}))).await.is_problem(401);
     api.public(Method::PUT, &path, Some(&key), Some(json!({"slug": "two"}))).await.is_problem(409);
@@ -288,7 +309,10 @@ async fn what_an_owner_switched_off_or_deleted_stays_so() {
     api.public(Method::PUT, &path, Some(&key), Some(json!({"state": "active"}))).await.is_problem(403);
     api.public(Method::GET, &path, None, None).await.is_problem(404);
     assert_eq!(api.admin(Method::PUT, &path, Some(json!({"state": "active"}))).await.body["state"], "active");
+    assert_eq!(api.admin(Method::PUT, &path, Some(json!({"state": "pending"}))).await.body["state"], "pending");
+    api.public(Method::PUT, &path, Some(&key), Some(json!({"state": "active"}))).await.is_problem(403);
     let (_, other) = api.agent("two").await;
+    assert_eq!(api.admin(Method::PUT, &path, Some(json!({"state": "active"}))).await.body["state"], "active");
     api.public(Method::DELETE, &path, Some(&other), None).await.is_problem(403);
     assert_eq!(api.public(Method::DELETE, &path, Some(&key), None).await.status, 204);
     api.public(Method::GET, &path, None, None).await.is_problem(404);

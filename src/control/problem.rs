@@ -8,7 +8,7 @@ use super::view;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
 
-/// A refusal, to be rendered. Boxed where it is an error, being large.
+/// A refusal, to be rendered.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: u16,

@@ -188,6 +188,7 @@ mod tests {
         assert_eq!(slug_from("日本", 3), "agent-3");
         assert_eq!(slug_from("x", 1), "agent-x");
         assert_eq!(slug_from("find", 1), "agent-find");
+        assert_eq!(slug_from(&"a".repeat(60), 12), format!("{}-12", "a".repeat(47)));
     }
 
     #[test]

@@ -1,1 +1,136 @@
-//! (see the module map in the crate docs)
+//! The HTTP API for agents and operators: `/api/agents`, `/api/keys`, `/api/connections`, `/api/calls`, `/livez`, `/readyz`.
+//!
+//! Promises: OpenAgora's two dialects are understood and answered; every refusal is a problem document (RFC 9457) with
+//! OpenAgora's `error` in it; a change that was begun is finished although the asker hangs up; nothing private about an
+//! agent is told to strangers. Holds no rules of its own but who sees what: those are the registry's.
+
+mod agent_form;
+mod agents;
+mod body;
+mod calls;
+mod connections;
+mod keys;
+mod problem;
+mod status;
+mod view;
+mod who;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+pub use calls::CallQuery;
+
+use crate::audit::record::Intent;
+use crate::registry::Registry;
+use crate::store::rows::CallRow;
+use crate::store::{Store, StoreError};
+use problem::Problem;
+
+/// The largest request body.
+const BODY_MAX: usize = 1024 * 1024;
+
+/// Reads the call log.
+pub type Calls = Arc<dyn Fn(CallQuery) -> BoxFuture<'static, Result<Vec<CallRow>, StoreError>> + Send + Sync>;
+/// The card served for an agent, and its strong ETag with quotes.
+pub type ServedCard = Arc<dyn Fn(Uuid) -> Option<(Bytes, String)> + Send + Sync>;
+/// Waits until all calls that are over are in the log.
+pub type Flush = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// What the API works on.
+pub struct Control {
+    /// The rules.
+    pub registry: Arc<Registry>,
+    /// What is read beside them.
+    pub store: Store,
+    /// The gateway's address as callers see it, without a slash at the end.
+    pub public_url: String,
+    /// Whether anybody may register an agent; changes with the configuration.
+    pub open_registration: Arc<AtomicBool>,
+    /// The card served for an agent.
+    pub served_card: ServedCard,
+    /// The calls that are open now.
+    pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
+    /// The calls that are over.
+    pub calls: Calls,
+    /// Called before the log is read, so that it shows what has just happened.
+    pub drain_flush: Option<Flush>,
+    /// Whether the gateway serves; the text says what keeps it from doing so.
+    pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("public_url", &self.public_url).finish_non_exhaustive()
+    }
+}
+
+/// Which listener a request came in by: each takes credentials of one kind only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    Public,
+    Operator,
+}
+
+/// What handlers are given.
+#[derive(Clone)]
+struct Entry {
+    control: Arc<Control>,
+    door: Door,
+}
+
+/// The API on the public listener: agents with their own keys, and strangers.
+pub fn public(control: Arc<Control>) -> Router {
+    routes(Entry { control, door: Door::Public })
+}
+
+/// The API on the operator listener: operators with their tokens, nobody else.
+pub fn operator(control: Arc<Control>) -> Router {
+    routes(Entry { control, door: Door::Operator })
+}
+
+fn routes(entry: Entry) -> Router {
+    Router::new()
+        .route("/api/agents", get(agents::list).post(agents::create))
+        .route("/api/agents/find", get(agents::find))
+        .route("/api/agents/{id}", get(agents::show).put(agents::update).patch(agents::update).delete(agents::delete))
+        .route("/api/agents/{id}/agent-card.json", get(agents::card))
+        .route("/api/keys", get(keys::list).post(keys::create))
+        .route("/api/keys/{id}", axum::routing::delete(keys::revoke))
+        .route("/api/connections", get(connections::list).post(connections::create))
+        .route(
+            "/api/connections/{id}",
+            get(connections::show).put(connections::update).patch(connections::update).delete(connections::end),
+        )
+        .route("/api/calls", get(calls::list))
+        .route("/api/calls/active", get(calls::active))
+        .route("/livez", get(status::live))
+        .route("/readyz", get(status::ready))
+        .fallback(async || Problem::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || Problem::new(405, "this method is not allowed here"))
+        .with_state(entry)
+        .layer(from_fn(detached))
+}
+
+/// Runs the request as a task of its own: a change in the database is followed by the rebuilding of the directory even
+/// when the asker has gone in between.
+async fn detached(request: Request, next: Next) -> Response {
+    match tokio::spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!(%error, "a request to the API failed");
+            Problem::new(500, "the gateway failed to answer: its log says why").into_response()
+        }
+    }
+}

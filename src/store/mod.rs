@@ -2,19 +2,28 @@
 //!
 //! One writing connection, several reading ones: SQLite allows one writer, and a queue of our own is kinder than its lock.
 
-pub mod call_query;
-pub mod calls;
+mod agents;
+mod columns;
+mod connections;
 mod error;
+mod events;
+mod keys;
 mod migrate;
+mod operators;
 pub mod rows;
+mod words;
+
+#[cfg(test)]
+mod conformance;
 
 use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use sqlx::SqlitePool;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, SqlitePool, Transaction};
 
+pub use agents::AgentFilter;
 pub use error::StoreError;
 
 /// The open database.
@@ -46,11 +55,19 @@ impl Store {
             .min_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
-            .connect_with(options.clone().create_if_missing(true))
+            .connect_with(
+                // Has to be decided before the first table is made.
+                options.clone().create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental),
+            )
             .await?;
         migrate::run(&writer).await?;
         let reader = SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true)).await?;
         Ok(Self { writer, reader })
+    }
+
+    /// A transaction that may write. It takes the write lock at once: a read that becomes a write half-way could fail.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 
     /// Closes every connection, the writer last.

@@ -132,6 +132,8 @@ pub struct KeyRow {
     pub agent_id: Uuid,
     /// SHA-256 of the whole key string.
     pub digest: [u8; 32],
+    /// The key's beginning (prefix and public id), enough to recognise it by; imported keys have none.
+    pub hint: Option<String>,
     /// Chosen by its owner.
     pub name: String,
     /// Refused from then on.
@@ -187,6 +189,8 @@ pub struct ConnectionRow {
     pub blocked_by_requester: bool,
     /// The target has blocked the requester.
     pub blocked_by_target: bool,
+    /// The marks were set by an operator: neither side can take its own away.
+    pub block_locked: bool,
     /// At most 150 characters.
     pub message: Option<String>,
     /// Limits of its own.
@@ -197,6 +201,53 @@ pub struct ConnectionRow {
     pub created_at: Timestamp,
     /// When it was accepted or declined.
     pub resolved_at: Option<Timestamp>,
+}
+
+/// What an operator may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorRole {
+    /// Everything.
+    Admin,
+    /// Reads everything, changes nothing.
+    Auditor,
+}
+
+/// Somebody with a token for the operator listener. The token itself is not stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OperatorRow {
+    /// Names it in the API.
+    pub id: Uuid,
+    /// Unique; names it in the log of changes.
+    pub name: String,
+    /// What it may do.
+    pub role: OperatorRole,
+    /// SHA-256 of the whole token.
+    pub digest: [u8; 32],
+    /// The token's beginning, enough to recognise it by.
+    pub hint: Option<String>,
+    /// Refused from then on.
+    pub expires_at: Option<Timestamp>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// One change of the registry: who did what to whom. Written in the transaction of the change itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminEvent {
+    /// Names it.
+    pub id: Uuid,
+    /// When.
+    pub at: Timestamp,
+    /// `operator:NAME`, `agent:ID`, `anonymous` or `gateway`.
+    pub actor: String,
+    /// `agent.create`, `connection.block`, ...
+    pub action: String,
+    /// The id of what was changed.
+    pub subject: String,
+    /// What it was, as JSON with secrets masked.
+    pub before: Option<String>,
+    /// What it became, likewise.
+    pub after: Option<String>,
 }
 
 /// Everything calls are decided from, read in one transaction.

@@ -1,0 +1,155 @@
+//! `/api/calls`: the call log, newest first. Operators see all of it, an agent the calls it made or received.
+
+use axum::Json;
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::problem::Problem;
+use super::view;
+use super::who::Asked;
+use crate::clock::Timestamp;
+use crate::registry::Actor;
+
+/// Which calls are asked for. What is not said does not filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallQuery {
+    /// Calls this agent made or received.
+    pub agent: Option<Uuid>,
+    /// Calls it received.
+    pub target: Option<Uuid>,
+    /// Calls it made.
+    pub caller: Option<Uuid>,
+    /// `connected`, ...
+    pub trust_level: Option<String>,
+    /// `completed`, ...
+    pub outcome: Option<String>,
+    /// `allowed` or `refused`.
+    pub decision: Option<String>,
+    /// The v1.0 name.
+    pub operation: Option<String>,
+    /// The caller's status.
+    pub status: Option<u16>,
+    /// Arrived then or later.
+    pub since: Option<Timestamp>,
+    /// Arrived before.
+    pub until: Option<Timestamp>,
+    /// The one call with this request id.
+    pub id: Option<Uuid>,
+    /// Calls about this task.
+    pub task_id: Option<String>,
+    /// Calls in this context.
+    pub context_id: Option<String>,
+    /// Continue after this call, which was the last of the page before.
+    pub after: Option<(Timestamp, Uuid)>,
+    /// Rows at most; always given.
+    pub limit: u32,
+}
+
+/// `None`: names an agent that is unknown, whose calls are none.
+async fn query(asked: &Asked) -> Result<Option<CallQuery>, Problem> {
+    let parameters = &asked.parameters;
+    let mut agents = [None, None, None];
+    for (place, name) in agents.iter_mut().zip(["agent", "target", "caller"]) {
+        let Some(text) = parameters.text(&[name, &format!("{name}_agent_id"), &format!("{name}_id")]) else { continue };
+        // The log outlives the agents it names: an id need not be a living agent's.
+        *place = match Uuid::parse_str(text) {
+            Ok(id) => Some(id),
+            Err(_) => match asked.find_agent(text).await? {
+                Some(agent) => Some(agent.id),
+                None => return Ok(None),
+            },
+        };
+    }
+    let [mut agent, target, caller] = agents;
+    if let Actor::Agent(own) = asked.known()? {
+        if agent.is_some_and(|agent| agent != *own) {
+            return Err(Problem::forbidden(
+                "an agent sees its own calls only: leave agent out, name a caller or a target",
+            ));
+        }
+        agent = Some(*own);
+    }
+    let text = |name: &str| parameters.text(&[name]).map(str::to_owned);
+    Ok(Some(CallQuery {
+        agent,
+        target,
+        caller,
+        trust_level: text("trust_level"),
+        outcome: text("outcome"),
+        decision: text("decision"),
+        operation: text("operation"),
+        status: parameters.status("status")?,
+        since: parameters.time("since")?,
+        until: parameters.time("until")?,
+        id: parameters.id("request_id")?.or(parameters.id("id")?),
+        task_id: text("task_id"),
+        context_id: text("context_id"),
+        after: parameters.word("next", "the next of the page before", read_cursor)?,
+        limit: parameters.count("limit", 50, 200)?,
+    }))
+}
+
+/// Where the next page begins: opaque to those who hand it back.
+fn cursor(at: Timestamp, id: Uuid) -> String {
+    let mut bytes = at.0.to_be_bytes().to_vec();
+    bytes.extend_from_slice(id.as_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn read_cursor(text: &str) -> Option<(Timestamp, Uuid)> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (at, id) = bytes.split_first_chunk::<8>()?;
+    Some((Timestamp(i64::from_be_bytes(*at)), Uuid::from_slice(id).ok()?))
+}
+
+pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
+    asked.known()?;
+    let Some(query) = query(&asked).await? else {
+        return Ok(Json(json!({"calls": [], "next": null})).into_response());
+    };
+    if let Some(flush) = &asked.control.drain_flush {
+        flush().await;
+    }
+    let limit = query.limit as usize;
+    let mut rows = (asked.control.calls)(CallQuery { limit: query.limit + 1, ..query }).await?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(|row| cursor(row.called_at, row.id));
+    let calls: Vec<Value> = rows.iter().map(|row| view::call(row, &asked.who)).collect();
+    Ok(Json(json!({"calls": calls, "next": next})).into_response())
+}
+
+pub(super) async fn active(asked: Asked) -> Result<Response, Problem> {
+    asked.known()?;
+    let Some(query) = query(&asked).await? else {
+        return Ok(Json(json!({"calls": []})).into_response());
+    };
+    let mut open = (asked.control.active_calls)();
+    open.retain(|call| {
+        let made = |agent: Option<Uuid>| agent.is_none_or(|agent| call.caller_agent_id == Some(agent));
+        let received = |agent: Option<Uuid>| agent.is_none_or(|agent| call.target_agent_id == Some(agent));
+        (made(query.agent) || received(query.agent)) && made(query.caller) && received(query.target)
+    });
+    open.sort_by_key(|call| std::cmp::Reverse((call.called_at, call.request_id)));
+    let calls: Vec<Value> = open.iter().map(|call| view::active_call(call, &asked.who)).collect();
+    Ok(Json(json!({"calls": calls})).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back_and_nonsense_does_not() {
+        let id = Uuid::now_v7();
+        for at in [Timestamp(0), Timestamp(-5), Timestamp(1_700_000_000_000_001)] {
+            assert_eq!(read_cursor(&cursor(at, id)), Some((at, id)));
+        }
+        for bad in ["", "x", "AAAA", &cursor(Timestamp(1), id)[1..]] {
+            assert_eq!(read_cursor(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `/api/connections`: asking for, answering, blocking, limiting and ending connections.
+
+use axum::Json;
+use axum::extract::Path;
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::body::Members;
+use super::problem::Problem;
+use super::view;
+use super::who::Asked;
+use crate::registry::Actor;
+use crate::registry::connections::{NewConnection, Terms};
+use crate::registry::transition::Action;
+use crate::store::rows::{ConnectionLimits, ConnectionRow, ConnectionStatus};
+
+const ACTIONS: &str = "one of accept, decline, block, unblock, pause, resume, end";
+
+async fn shown(asked: &Asked, row: &ConnectionRow) -> Result<Value, Problem> {
+    let requester = asked.control.store.agent(row.requester_id).await?;
+    let target = asked.control.store.agent(row.target_id).await?;
+    Ok(view::connection(row, requester.as_ref(), target.as_ref()))
+}
+
+/// The row, for its two sides and operators; to others it does not exist.
+async fn visible(asked: &Asked, id: &str) -> Result<ConnectionRow, Problem> {
+    let who = asked.known()?;
+    let row = match Uuid::parse_str(id) {
+        Ok(id) => asked.control.store.connection(id).await?,
+        Err(_) => None,
+    };
+    row.filter(|row| who.is_operator() || who.owns(row.requester_id) || who.owns(row.target_id))
+        .ok_or_else(|| Problem::not_found("Connection not found"))
+}
+
+/// What is to be done: OpenAgora's `action` or `status`, whichever is sent.
+fn action(members: &Members) -> Result<Option<Action>, Problem> {
+    let action = members.word("action", ACTIONS, Action::from_word)?;
+    let status = members.word("status", ACTIONS, Action::from_word)?;
+    if action.is_some() && status.is_some() && action != status {
+        return Err(Problem::invalid("status", "says something else than action: send one of them"));
+    }
+    Ok(action.or(status))
+}
+
+fn terms(members: &Members) -> Result<Terms, Problem> {
+    let limits = match members.object("limits")? {
+        None => None,
+        Some(None) => Some(ConnectionLimits::default()),
+        Some(Some(limits)) => Some(ConnectionLimits {
+            rate: limits.number("rate")?.flatten(),
+            period_ms: period(&limits)?,
+            burst: limits.number("burst")?.flatten(),
+            daily: limits.number("daily")?.flatten(),
+            streams: limits.number("streams")?.flatten(),
+        }),
+    };
+    Ok(Terms { limits, ends_at: members.time("ends_at")? })
+}
+
+/// `period_ms`, or `period`: `"500ms"`, `"10s"`, `"5min"`, `"1h"`, `"1d"`, or a number of seconds.
+fn period(limits: &Members) -> Result<Option<u64>, Problem> {
+    if let Some(ms) = limits.number("period_ms")? {
+        return Ok(ms.map(u64::from));
+    }
+    let read = |value: &Value| match value {
+        Value::Number(seconds) => seconds.as_u64()?.checked_mul(1_000),
+        Value::String(text) => {
+            let split = text.find(|c: char| !c.is_ascii_digit())?;
+            let (number, unit) = text.split_at(split);
+            let unit = match unit.trim() {
+                "ms" => 1,
+                "s" => 1_000,
+                "m" | "min" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                _ => return None,
+            };
+            number.parse::<u64>().ok()?.checked_mul(unit)
+        }
+        _ => None,
+    };
+    match limits.get("period") {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let period = read(value)
+                .ok_or_else(|| Problem::invalid("limits.period", "must be a duration such as \"60s\" or \"5min\""))?;
+            Ok(Some(period))
+        }
+    }
+}
+
+pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
+    asked.known()?;
+    let members = asked.members()?;
+    let at_once = match action(&members)? {
+        None => members.flag("accept")?.filter(|yes| *yes).map(|_| Action::Accept),
+        Some(Action::Accept | Action::Block) if members.get("accept").is_none() => action(&members)?,
+        Some(_) => return Err(Problem::invalid("status", "must be connected or blocked, or not be sent")),
+    };
+    let target = members.plain_text("target_id")?.or(members.plain_text("target_agent_id")?);
+    let target = target.ok_or_else(|| Problem::invalid("target_agent_id", "is missing"))?;
+    let requester_id = match (&asked.who, members.plain_text("requester_id")?) {
+        (Actor::Agent(own), None) => *own,
+        (_, Some(name)) => asked.visible_agent(&name).await?.id,
+        (_, None) => return Err(Problem::invalid("requester_id", "is missing")),
+    };
+    // Whoever is called by an agent that is not listed knows its id from the call, and must be able to block it.
+    let by_id = Uuid::parse_str(&target).is_ok() && at_once == Some(Action::Block);
+    let target = if by_id {
+        asked.find_agent(&target).await?.ok_or_else(|| Problem::not_found("Agent not found"))?
+    } else {
+        asked.visible_agent(&target).await?
+    };
+    let wish = NewConnection {
+        requester_id,
+        target_id: target.id,
+        message: members.plain_text("message")?,
+        at_once,
+        terms: terms(&members)?,
+    };
+    let row = asked.control.registry.request_connection(&asked.who, wish).await?;
+    let mut body = shown(&asked, &row).await?;
+    body["auto_accepted"] = json!(row.status == ConnectionStatus::Connected && at_once.is_none());
+    Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
+    let named = asked.parameters.text(&["agent_id"]);
+    let agent = match (asked.known()?, named) {
+        (Actor::Agent(own), None) => Some(*own),
+        (_, Some(name)) => Some(asked.visible_agent(name).await?.id),
+        _ => None,
+    };
+    if agent.is_some_and(|agent| !asked.who.is_operator() && !asked.who.owns(agent)) {
+        return Err(Problem::forbidden("an agent sees its own connections only"));
+    }
+    let limit = asked.parameters.count("limit", 100, 500)?;
+    let page = asked.parameters.count("page", 1, 1_000_000)?;
+    let status = asked.parameters.text(&["status"]).unwrap_or("open");
+    if !["open", "all", "blocked"].contains(&status) && ConnectionStatus::from_word(status).is_none() {
+        return Err(Problem::invalid("status", "must be pending, connected, declined, paused, ended, blocked or all"));
+    }
+    let rows = asked.control.store.connections(agent, status, limit, (page - 1) * limit).await?;
+    let mut connections = Vec::with_capacity(rows.len());
+    for row in &rows {
+        connections.push(shown(&asked, row).await?);
+    }
+    Ok(Json(json!({"connections": connections, "page": page, "limit": limit})).into_response())
+}
+
+pub(super) async fn show(Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {
+    let row = visible(&asked, &id).await?;
+    Ok(Json(shown(&asked, &row).await?).into_response())
+}
+
+pub(super) async fn update(Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {
+    let row = visible(&asked, &id).await?;
+    let members = asked.members()?;
+    let action = action(&members)?;
+    let terms = terms(&members)?;
+    if action.is_none() && terms.limits.is_none() && terms.ends_at.is_none() {
+        return Err(Problem::invalid("action", format!("is missing: send {ACTIONS}, or limits, or ends_at")));
+    }
+    let side_for = match members.plain_text("agent_id")? {
+        Some(name) => Some(asked.visible_agent(&name).await?.id),
+        None => None,
+    };
+    let row = asked.control.registry.change_connection(&asked.who, row.id, action, side_for, terms).await?;
+    Ok(Json(shown(&asked, &row).await?).into_response())
+}
+
+pub(super) async fn end(Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {
+    let row = visible(&asked, &id).await?;
+    asked.control.registry.change_connection(&asked.who, row.id, Some(Action::End), None, Terms::default()).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

@@ -1,0 +1,245 @@
+//! The API from the outside: requests in, answers out, on a database of its own.
+
+mod agents;
+mod calls;
+mod connections;
+mod keys;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::body::{Body, to_bytes};
+use http::{HeaderMap, Method, Request, StatusCode};
+use serde_json::{Value, json};
+use tower_service::Service as _;
+
+use super::*;
+use crate::registry::testing::{Bench, admin};
+use crate::store::rows::OperatorRole;
+
+pub(super) const PUBLIC_URL: &str = "https://gw.example";
+
+/// The API with everything it works on.
+pub(super) struct Api {
+    pub(super) bench: Bench,
+    pub(super) control: Arc<Control>,
+    pub(super) admin: String,
+    pub(super) auditor: String,
+    pub(super) asked_calls: Arc<Mutex<Vec<CallQuery>>>,
+    pub(super) call_rows: Arc<Mutex<Vec<CallRow>>>,
+    pub(super) open_calls: Arc<Mutex<Vec<Intent>>>,
+    pub(super) is_ready: Arc<AtomicBool>,
+}
+
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Value,
+    pub(super) text: String,
+}
+
+impl Api {
+    pub(super) async fn new() -> Self {
+        let bench = Bench::new().await;
+        let mut tokens = Vec::new();
+        for (name, role) in [("root", OperatorRole::Admin), ("eve", OperatorRole::Auditor)] {
+            tokens.push(bench.registry.create_operator(&admin(), name, role, None).await.expect("made").1.text);
+        }
+        let asked_calls: Arc<Mutex<Vec<CallQuery>>> = Arc::default();
+        let call_rows: Arc<Mutex<Vec<CallRow>>> = Arc::default();
+        let open_calls: Arc<Mutex<Vec<Intent>>> = Arc::default();
+        let is_ready = Arc::new(AtomicBool::new(true));
+        let (log, rows, open, ready) = (asked_calls.clone(), call_rows.clone(), open_calls.clone(), is_ready.clone());
+        let store = bench.store.clone();
+        let control = Arc::new(Control {
+            registry: Arc::clone(&bench.registry),
+            store,
+            public_url: PUBLIC_URL.to_owned(),
+            open_registration: Arc::new(AtomicBool::new(false)),
+            served_card: Arc::new(|_| Some((Bytes::from_static(b"{\"name\":\"served\"}"), "\"v1\"".to_owned()))),
+            active_calls: Arc::new(move || open.lock().expect("lock").clone()),
+            calls: Arc::new(move |query| {
+                let limit = query.limit as usize;
+                log.lock().expect("lock").push(query);
+                let page = rows.lock().expect("lock").iter().take(limit).cloned().collect();
+                Box::pin(async move { Ok(page) })
+            }),
+            drain_flush: None,
+            ready: Arc::new(move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("journal down".to_owned()) }),
+        });
+        let [admin, auditor] = <[String; 2]>::try_from(tokens).expect("two");
+        Self { bench, control, admin, auditor, asked_calls, call_rows, open_calls, is_ready }
+    }
+
+    async fn send(router: Router, request: Request<Body>) -> Answer {
+        let mut router = router;
+        let response = router.call(request).await.expect("infallible");
+        let (head, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.expect("whole");
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status: head.status, headers: head.headers, body, text }
+    }
+
+    fn request(method: Method, path: &str, token: Option<&str>, body: Option<&Value>) -> Request<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        request.body(body.map_or_else(Body::empty, |body| Body::from(body.to_string()))).expect("a request")
+    }
+
+    /// On the public listener.
+    pub(super) async fn public(&self, method: Method, path: &str, key: Option<&str>, body: Option<Value>) -> Answer {
+        Self::send(public(self.control.clone()), Self::request(method, path, key, body.as_ref())).await
+    }
+
+    /// On the operator listener.
+    pub(super) async fn operator(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<Value>,
+    ) -> Answer {
+        Self::send(operator(self.control.clone()), Self::request(method, path, token, body.as_ref())).await
+    }
+
+    /// On the operator listener, as admin.
+    pub(super) async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        self.operator(method, path, Some(&self.admin), body).await
+    }
+
+    pub(super) async fn raw(&self, request: Request<Body>) -> Answer {
+        Self::send(public(self.control.clone()), request).await
+    }
+
+    /// An agent with an endpoint, registered by an admin: its id and key.
+    pub(super) async fn agent(&self, slug: &str) -> (String, String) {
+        let body = json!({"name": slug, "slug": slug, "url": format!("https://{slug}.example/secret-path")});
+        let made = self.admin(Method::POST, "/api/agents", Some(body)).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        let text = |member: &str| made.body[member].as_str().expect("text").to_owned();
+        (text("id"), text("api_key"))
+    }
+}
+
+impl Answer {
+    /// A problem document that says the same to all its readers.
+    pub(super) fn is_problem(&self, status: u16) {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.text);
+        assert_eq!(self.body["status"], status);
+        for member in ["type", "title", "detail", "error"] {
+            assert!(self.body[member].is_string(), "{member}: {}", self.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_listener_takes_credentials_of_its_own_kind_only() {
+    let api = Api::new().await;
+    let (_, key) = api.agent("one").await;
+    assert_eq!(api.public(Method::GET, "/api/keys", Some(&key), None).await.status, 200);
+    assert_eq!(api.operator(Method::GET, "/api/agents", Some(&api.admin), None).await.status, 200);
+    api.public(Method::GET, "/api/agents", Some(&api.admin), None).await.is_problem(401);
+    api.operator(Method::GET, "/api/agents", Some(&key), None).await.is_problem(401);
+    api.operator(Method::GET, "/api/agents", None, None).await.is_problem(401);
+}
+
+#[tokio::test]
+async fn every_bad_credential_gets_the_same_answer() {
+    let api = Api::new().await;
+    let (id, key) = api.agent("one").await;
+    let soon = json!({"agent_id": id, "expires_at": "2026-01-01T00:01:00Z"});
+    let expiring = api.admin(Method::POST, "/api/keys", Some(soon)).await.body["key"].as_str().expect("key").to_owned();
+    assert_eq!(api.public(Method::GET, "/api/keys", Some(&expiring), None).await.status, 200);
+    api.bench.clock.advance(std::time::Duration::from_secs(60));
+    let mut seen = std::collections::HashSet::new();
+    for bad in ["oag_x", &key[..key.len() - 1], "Ünsinn", "x".repeat(9_000).as_str(), &expiring] {
+        // On an open path, too: a wrong credential is never taken for none.
+        let answer = api.public(Method::GET, "/api/agents", Some(bad), None).await;
+        answer.is_problem(401);
+        assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"trust-gateway\"");
+        assert_eq!(answer.body["error"], "Unauthorized");
+        seen.insert(answer.text);
+    }
+    assert_eq!(seen.len(), 1);
+}
+
+#[tokio::test]
+async fn exactly_one_credential_is_taken_from_either_header() {
+    let api = Api::new().await;
+    let (_, key) = api.agent("one").await;
+    let bearer = format!("bearer {key}");
+    let ask = |headers: &[(&str, &str)]| {
+        let mut request = Request::builder().uri("/api/keys");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        api.raw(request.body(Body::empty()).expect("a request"))
+    };
+    assert_eq!(ask(&[("x-api-key", &key)]).await.status, 200);
+    assert_eq!(ask(&[("authorization", &bearer)]).await.status, 200, "the scheme's case does not matter");
+    ask(&[("authorization", &bearer), ("x-api-key", &key)]).await.is_problem(400);
+    ask(&[("x-api-key", &key), ("x-api-key", &key)]).await.is_problem(400);
+    ask(&[("authorization", &bearer), ("authorization", &bearer)]).await.is_problem(400);
+    ask(&[("authorization", "Basic eDp5")]).await.is_problem(401);
+    ask(&[("authorization", "Bearer ")]).await.is_problem(401);
+    ask(&[]).await.is_problem(401);
+}
+
+#[tokio::test]
+async fn auditors_read_everything_and_change_nothing() {
+    let api = Api::new().await;
+    let (id, _) = api.agent("one").await;
+    for path in ["/api/agents", "/api/connections", "/api/calls", &format!("/api/keys?agent_id={id}")] {
+        assert_eq!(api.operator(Method::GET, path, Some(&api.auditor), None).await.status, 200, "{path}");
+    }
+    for (method, path) in [
+        (Method::POST, "/api/agents".to_owned()),
+        (Method::PUT, format!("/api/agents/{id}")),
+        (Method::DELETE, format!("/api/agents/{id}")),
+        (Method::POST, "/api/keys".to_owned()),
+        (Method::POST, "/api/connections".to_owned()),
+    ] {
+        api.operator(method, &path, Some(&api.auditor), Some(json!({"name": "x"}))).await.is_problem(403);
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_cannot_be_read_are_refused_with_the_reason() {
+    let api = Api::new().await;
+    for (body, reason) in [("", "empty"), ("{", "not JSON"), ("[]", "object"), ("\"x\"", "object")] {
+        let request = Request::post("/api/agents").header("x-api-key", "x");
+        api.raw(request.body(Body::from(body)).expect("a request")).await.is_problem(401);
+        let request = Request::post("/api/agents").header("x-api-key", &api.admin);
+        let answer = Api::send(operator(api.control.clone()), request.body(Body::from(body)).expect("a request")).await;
+        answer.is_problem(400);
+        assert!(answer.text.contains(reason), "{}", answer.text);
+    }
+    let request = Request::post("/api/agents").header("x-api-key", &api.admin);
+    let huge = request.body(Body::from(vec![b' '; BODY_MAX + 1])).expect("a request");
+    Api::send(operator(api.control.clone()), huge).await.is_problem(413);
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_problems_too() {
+    let api = Api::new().await;
+    api.public(Method::GET, "/api/nothing", None, None).await.is_problem(404);
+    api.public(Method::DELETE, "/api/agents", None, None).await.is_problem(405);
+}
+
+#[tokio::test]
+async fn liveness_asks_nothing_and_readiness_tells_operators_why_not() {
+    let api = Api::new().await;
+    assert_eq!(api.public(Method::GET, "/livez", None, None).await.status, 200);
+    assert_eq!(api.public(Method::GET, "/readyz", None, None).await.status, 200);
+    api.is_ready.store(false, Ordering::SeqCst);
+    let outside = api.public(Method::GET, "/readyz", None, None).await;
+    outside.is_problem(503);
+    assert!(!outside.text.contains("journal"));
+    let inside = api.operator(Method::GET, "/readyz", None, None).await;
+    inside.is_problem(503);
+    assert_eq!(inside.body["detail"], "journal down");
+}

@@ -1,0 +1,441 @@
+//! Health: every agent is probed when it is registered and again every few minutes, a bounded number at a time.
+//!
+//! Promises: what is found is in the store, and the directory is rebuilt only when something changed. Health is shown to
+//! people and to agents that look for agents; it never refuses a call.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use url::Url;
+use uuid::Uuid;
+
+use super::Registry;
+pub use super::probe::{CARD_MAX, Fetch, FetchError, FetchRequest, FetchResponse};
+use super::probe::{Validator, probe, skills_of};
+use crate::clock::Timestamp;
+use crate::store::StoreError;
+use crate::store::rows::{AgentRow, HealthStatus};
+
+/// How probes are made.
+#[derive(Clone, Copy, Debug)]
+pub struct HealthSettings {
+    /// Between two probes of an agent, give or take a tenth.
+    pub interval: Duration,
+    /// For one request of a probe.
+    pub timeout: Duration,
+    /// Probes at once.
+    pub concurrency: usize,
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(300), timeout: Duration::from_secs(8), concurrency: 8 }
+    }
+}
+
+/// The prober.
+pub struct Health {
+    registry: Arc<Registry>,
+    fetch: Fetch,
+    settings: HealthSettings,
+    /// Where each agent's card was last found, to ask whether it changed. Lost at a restart: one full fetch each.
+    validators: Mutex<HashMap<Uuid, Validator>>,
+}
+
+impl std::fmt::Debug for Health {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Health").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Health {
+    /// A prober that asks through `fetch`.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>, fetch: Fetch, settings: HealthSettings) -> Self {
+        Self { registry, fetch, settings, validators: Mutex::new(HashMap::new()) }
+    }
+
+    /// Probes for ever; a task to be aborted at shutdown (a probe cut short has no effect).
+    pub async fn run(&self) {
+        let wanted = self.registry.probe_wanted();
+        let pause = (self.settings.interval / 20).max(Duration::from_secs(1));
+        let mut running = FuturesUnordered::new();
+        let mut under_way = HashSet::new();
+        loop {
+            // One agent that lets us wait must not make the others wait: free slots are filled as they become free.
+            match self.due(&under_way).await {
+                Ok(due) => {
+                    for agent in due.into_iter().take(self.settings.concurrency.max(1).saturating_sub(running.len())) {
+                        under_way.insert(agent.id);
+                        running.push(async { (agent.id, self.probe_one(agent).await) });
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "agents cannot be probed now"),
+            }
+            tokio::select! {
+                Some((agent, result)) = running.next() => {
+                    under_way.remove(&agent);
+                    match result {
+                        Ok(true) => self.registry.reload().await,
+                        Ok(false) => {}
+                        Err(error) => {
+                            tracing::warn!(%agent, %error, "what a probe found cannot be kept");
+                            tokio::time::sleep(pause).await;
+                        }
+                    }
+                }
+                () = wanted.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Probes those whose turn it is; how many.
+    ///
+    /// # Errors
+    /// When the database cannot be used.
+    pub async fn probe_due(&self) -> Result<usize, StoreError> {
+        let due = self.due(&HashSet::new()).await?;
+        let count = due.len();
+        let mut changed = false;
+        let mut results = futures_util::stream::iter(due.into_iter().map(|agent| self.probe_one(agent)))
+            .buffer_unordered(self.settings.concurrency.max(1));
+        while let Some(result) = results.next().await {
+            changed |= result?;
+        }
+        if changed {
+            self.registry.reload().await;
+        }
+        Ok(count)
+    }
+
+    /// Those whose turn it is and that are not being probed already; never probed ones first.
+    async fn due(&self, under_way: &HashSet<Uuid>) -> Result<Vec<AgentRow>, StoreError> {
+        let now = self.registry.clock.wall();
+        let interval = i64::try_from(self.settings.interval.as_micros()).unwrap_or(i64::MAX);
+        // All whose turn it could be; then each by a turn of its own, so that agents registered together drift apart.
+        let candidates = self.registry.store.agents_to_probe(now.plus_micros(-(interval / 10 * 9)), 100).await?;
+        let mine = |at: Timestamp, agent| at.plus_micros(jittered(interval, agent, at.0));
+        Ok(candidates
+            .into_iter()
+            .filter(|agent| !under_way.contains(&agent.id))
+            .filter(|agent| agent.health_checked_at.is_none_or(|at| now >= mine(at, agent.id)))
+            .collect())
+    }
+
+    /// Whether anything but the time of the probe changed.
+    async fn probe_one(&self, agent: AgentRow) -> Result<bool, StoreError> {
+        let Some(endpoint) = agent.endpoint_url.as_deref().and_then(|text| Url::parse(text).ok()) else {
+            // Changed by hand. Noted all the same, or its turn would never be over.
+            let mut found = agent.clone();
+            (found.health, found.health_reason) = (HealthStatus::Offline, Some("bad_url".to_owned()));
+            found.health_checked_at = Some(self.registry.clock.wall());
+            return self.registry.store.set_health(&agent, &found).await;
+        };
+        let credential = self.registry.upstream_credential(&agent).unwrap_or_else(|error| {
+            tracing::error!(agent = %agent.id, %error, "probing without its credential");
+            None
+        });
+        let known = self.validators.lock().unwrap_or_else(PoisonError::into_inner).get(&agent.id).cloned();
+        let finding =
+            probe(&self.fetch, &agent, &endpoint, credential.as_ref(), known.as_ref(), self.settings.timeout).await;
+
+        let now = self.registry.clock.wall();
+        let mut found = agent.clone();
+        found.health = finding.health;
+        found.health_reason = finding.reason.map(str::to_owned);
+        found.health_checked_at = Some(now);
+        if let Some(card) = finding.card {
+            // Skills that came from the last card follow the card; registered ones stay.
+            let from_card = agent.card_json.as_deref().and_then(skills_of);
+            if agent.skills_json == "[]" || from_card.as_ref() == Some(&agent.skills_json) {
+                found.skills_json = skills_of(&card).unwrap_or_else(|| "[]".to_owned());
+            }
+            found.card_json = Some(card.to_vec());
+            found.card_fetched_at = Some(now);
+        }
+        {
+            let mut validators = self.validators.lock().unwrap_or_else(PoisonError::into_inner);
+            match finding.validator {
+                Some(validator) => validators.insert(agent.id, validator),
+                None => validators.remove(&agent.id),
+            };
+        }
+        let written = self.registry.store.set_health(&agent, &found).await?;
+        let changed = (found.health, &found.health_reason, &found.card_json, &found.skills_json)
+            != (agent.health, &agent.health_reason, &agent.card_json, &agent.skills_json);
+        if written && found.health != agent.health {
+            tracing::info!(
+                agent = %agent.id, health = found.health.as_str(), reason = found.health_reason.as_deref(), "health changed"
+            );
+        }
+        Ok(written && changed)
+    }
+}
+
+/// The interval, give or take a tenth: the same for the same agent and time, another for the next.
+fn jittered(interval: i64, agent: Uuid, at: i64) -> i64 {
+    let mut seed = agent.as_bytes().to_vec();
+    seed.extend_from_slice(&at.to_be_bytes());
+    let share = i64::from(crc32fast::hash(&seed) % 2_001) - 1_000; // -1000..=1000 of 10000
+    interval / 10_000 * (10_000 + share)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use bytes::Bytes;
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::registry::agents::AgentChanges;
+    use crate::registry::credential::UpstreamCredential;
+    use crate::registry::testing::{Bench, admin};
+
+    type Answers = Arc<Mutex<HashMap<String, Result<(u16, &'static str, Option<&'static str>), FetchError>>>>;
+
+    /// Answers by script; what is not in it is 404. Notes what was asked.
+    fn scripted() -> (Fetch, Answers, Arc<Mutex<Vec<FetchRequest>>>) {
+        let answers: Answers = Arc::default();
+        let asked: Arc<Mutex<Vec<FetchRequest>>> = Arc::default();
+        let (script, log) = (Arc::clone(&answers), Arc::clone(&asked));
+        let fetch: Fetch = Arc::new(move |request: FetchRequest| {
+            log.lock().expect("lock").push(request.clone());
+            let answer = script.lock().expect("lock").get(request.url.as_str()).cloned().unwrap_or(Ok((404, "", None)));
+            Box::pin(async move {
+                let (status, body, etag) = answer?;
+                let mut headers = HeaderMap::new();
+                if let Some(etag) = etag {
+                    headers.insert("etag", etag.parse().expect("a value"));
+                    if request.headers.get("if-none-match").is_some_and(|given| given == etag) {
+                        return Ok(FetchResponse { status: 304, headers, body: Bytes::new() });
+                    }
+                }
+                Ok(FetchResponse { status, headers, body: Bytes::from_static(body.as_bytes()) })
+            })
+        });
+        (fetch, answers, asked)
+    }
+
+    struct Scene {
+        bench: Bench,
+        health: Health,
+        answers: Answers,
+        asked: Arc<Mutex<Vec<FetchRequest>>>,
+        agent: Uuid,
+    }
+
+    impl Scene {
+        async fn new(endpoint: &str) -> Self {
+            let bench = Bench::new().await;
+            let (fetch, answers, asked) = scripted();
+            let health = Health::new(Arc::clone(&bench.registry), fetch, HealthSettings::default());
+            let changes = AgentChanges {
+                name: Some("a".to_owned()),
+                endpoint_url: Some(Some(endpoint.to_owned())),
+                ..AgentChanges::default()
+            };
+            let agent = bench.registry.register(&admin(), changes).await.expect("registers").agent.id;
+            Self { bench, health, answers, asked, agent }
+        }
+
+        fn answer(&self, url: &str, answer: Result<(u16, &'static str, Option<&'static str>), FetchError>) {
+            self.answers.lock().expect("lock").insert(url.to_owned(), answer);
+        }
+
+        async fn probed(&self) -> AgentRow {
+            self.bench.clock.advance(Duration::from_secs(331));
+            assert_eq!(self.health.probe_due().await.expect("probes"), 1);
+            self.bench.store.agent(self.agent).await.expect("reads").expect("there")
+        }
+    }
+
+    const CARD: &str =
+        r#"{"name":"a","url":"http://0.0.0.0:8000","skills":[{"id":"s1","name":"Sum","tags":["math"]}]}"#;
+
+    #[tokio::test]
+    async fn a_card_makes_an_agent_online_and_brings_its_skills() {
+        let scene = Scene::new("https://a.example/x").await;
+        scene.answer("https://a.example/x/.well-known/agent-card.json", Ok((200, CARD, None)));
+        let row = scene.probed().await;
+        assert_eq!((row.health, row.health_reason), (HealthStatus::Online, None));
+        assert_eq!(row.card_json.as_deref(), Some(CARD.as_bytes()));
+        assert!(row.skills_json.contains("Sum"));
+        assert_eq!(scene.asked.lock().expect("lock").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_agent_without_card_that_answers_get_with_405_is_online() {
+        for status in [200, 400, 401, 403, 404, 405, 415, 422] {
+            let scene = Scene::new("https://a.example/x").await;
+            scene.answer("https://a.example/x", Ok((status, "", None)));
+            let row = scene.probed().await;
+            assert_eq!(
+                (row.health, row.health_reason.as_deref()),
+                (HealthStatus::Online, Some("post_only")),
+                "{status}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn no_answer_and_a_server_error_are_offline_with_a_reason() {
+        for (answer, reason) in [
+            (Err(FetchError::Connect("refused".to_owned())), "unreachable"),
+            (Err(FetchError::Forbidden), "unreachable"),
+            (Err(FetchError::Timeout), "timeout"),
+            (Ok((503, "", None)), "server_error"),
+        ] {
+            let scene = Scene::new("https://a.example/x").await;
+            scene.answer("https://a.example/x", answer.clone());
+            if answer.is_err() {
+                scene.answer("https://a.example/x/.well-known/agent-card.json", answer);
+            }
+            let row = scene.probed().await;
+            assert_eq!((row.health, row.health_reason.as_deref()), (HealthStatus::Offline, Some(reason)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_neighbours_card_at_the_origin_does_not_count() {
+        let scene = Scene::new("https://api.example/deploy/x").await;
+        scene.answer(
+            "https://api.example/.well-known/agent-card.json",
+            Ok((200, r#"{"name":"other","url":"https://api.example/deploy/y"}"#, None)),
+        );
+        assert_eq!(scene.probed().await.card_json, None);
+        scene.answer(
+            "https://api.example/.well-known/agent-card.json",
+            Ok((200, r#"{"name":"me","url":"https://api.example/deploy/x/"}"#, None)),
+        );
+        assert!(scene.probed().await.card_json.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_page_that_is_no_card_does_not_count() {
+        let scene = Scene::new("https://a.example/x").await;
+        scene.answer("https://a.example/x/.well-known/agent-card.json", Ok((200, "<html>", None)));
+        scene.answer("https://a.example/x/.well-known/agent.json", Ok((200, CARD, None)));
+        assert_eq!(scene.probed().await.card_json.as_deref(), Some(CARD.as_bytes()));
+    }
+
+    #[tokio::test]
+    async fn an_unchanged_card_is_asked_for_conditionally_and_rebuilds_nothing() {
+        let scene = Scene::new("https://a.example/x").await;
+        scene.answer("https://a.example/x/.well-known/agent-card.json", Ok((200, CARD, Some("\"1\""))));
+        scene.probed().await;
+        let reloads = scene.bench.reloads();
+        let row = scene.probed().await;
+        assert_eq!(row.health, HealthStatus::Online);
+        assert_eq!(row.card_json.as_deref(), Some(CARD.as_bytes()));
+        assert_eq!(scene.bench.reloads(), reloads);
+        let asked = scene.asked.lock().expect("lock");
+        assert_eq!(asked[1].headers.get("if-none-match").expect("conditional"), "\"1\"");
+    }
+
+    #[tokio::test]
+    async fn a_card_that_goes_away_is_kept_while_the_agent_is_down() {
+        let scene = Scene::new("https://a.example/x").await;
+        let place = "https://a.example/x/.well-known/agent-card.json";
+        scene.answer(place, Ok((200, CARD, None)));
+        scene.probed().await;
+        scene.answer(place, Err(FetchError::Timeout));
+        let row = scene.probed().await;
+        assert_eq!(row.health, HealthStatus::Offline);
+        assert!(row.card_json.is_some());
+    }
+
+    #[tokio::test]
+    async fn nobody_is_probed_before_its_turn() {
+        let scene = Scene::new("https://a.example/x").await;
+        scene.probed().await;
+        assert_eq!(scene.health.probe_due().await.expect("probes"), 0);
+        scene.bench.clock.advance(Duration::from_secs(269));
+        assert_eq!(scene.health.probe_due().await.expect("probes"), 0);
+        scene.bench.clock.advance(Duration::from_secs(61));
+        assert_eq!(scene.health.probe_due().await.expect("probes"), 1);
+    }
+
+    #[tokio::test]
+    async fn a_new_agent_is_probed_at_once_although_another_lets_us_wait() {
+        let bench = Bench::new().await;
+        let (answered, hear) = tokio::sync::oneshot::channel();
+        let answered = Mutex::new(Some(answered));
+        let (reached, slow_reached) = tokio::sync::oneshot::channel();
+        let reached = Mutex::new(Some(reached));
+        let fetch: Fetch = Arc::new(move |request: FetchRequest| {
+            if request.url.host_str() == Some("slow.example") {
+                if let Some(reached) = reached.lock().expect("lock").take() {
+                    reached.send(()).expect("heard");
+                }
+                return Box::pin(std::future::pending());
+            }
+            if let Some(answered) = answered.lock().expect("lock").take() {
+                answered.send(()).expect("heard");
+            }
+            Box::pin(async { Err(FetchError::Timeout) })
+        });
+        // An interval so long that only being woken helps.
+        let settings = HealthSettings { interval: Duration::from_secs(1_000_000), ..HealthSettings::default() };
+        let health = Health::new(Arc::clone(&bench.registry), fetch, settings);
+        let register = |name: &str| {
+            let changes = AgentChanges {
+                name: Some(name.to_owned()),
+                endpoint_url: Some(Some(format!("https://{name}.example/"))),
+                ..AgentChanges::default()
+            };
+            let registry = Arc::clone(&bench.registry);
+            async move { registry.register(&admin(), changes).await.expect("registers") }
+        };
+        register("slow").await;
+        let running = tokio::spawn(async move { health.run().await });
+        slow_reached.await.expect("the slow one is asked");
+        register("quick").await;
+        hear.await.expect("the quick one is asked while the slow one is still being waited for");
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn agents_registered_together_drift_apart() {
+        let bench = Bench::new().await;
+        let (fetch, ..) = scripted();
+        let health = Health::new(Arc::clone(&bench.registry), fetch, HealthSettings::default());
+        for n in 0..40 {
+            let changes = AgentChanges {
+                name: Some(format!("a{n}")),
+                endpoint_url: Some(Some(format!("https://a{n}.example/"))),
+                ..AgentChanges::default()
+            };
+            bench.registry.register(&admin(), changes).await.expect("registers");
+        }
+        assert_eq!(health.probe_due().await.expect("probes"), 40);
+        bench.clock.advance(Duration::from_secs(300));
+        let first = health.probe_due().await.expect("probes");
+        assert!((5..=35).contains(&first), "{first} of 40 at the middle of the interval");
+        bench.clock.advance(Duration::from_secs(30));
+        assert_eq!(health.probe_due().await.expect("probes"), 40 - first);
+    }
+
+    #[tokio::test]
+    async fn the_agents_credential_is_shown_to_its_own_origin_only() {
+        let scene = Scene::new("https://a.example/x").await;
+        let changes = AgentChanges {
+            card_url: Some(Some("https://cards.example/a".to_owned())),
+            upstream_credential: Some(Some(UpstreamCredential {
+                header: "X-Api-Key".to_owned(),
+                value: "canary".to_owned(),
+            })),
+            ..AgentChanges::default()
+        };
+        scene.bench.registry.update_agent(&admin(), scene.agent, changes).await.expect("changes");
+        scene.probed().await;
+        for request in &*scene.asked.lock().expect("lock") {
+            let shown = request.headers.contains_key("x-api-key");
+            assert_eq!(shown, request.url.host_str() == Some("a.example"), "{}", request.url);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What may become of a connection: one table of status, action and side. Pure.
+//!
+//! Promises: a block is lifted by the side that set it, or by an operator, and by nobody else; whatever the other side does
+//! leaves it in place. An operator's block is lifted by operators only.
+
+use super::RegistryError;
+use crate::store::rows::{ConnectionRow, ConnectionStatus};
+
+/// What somebody wants done with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Say yes to a request.
+    Accept,
+    /// Say no to a request.
+    Decline,
+    /// Let nothing pass, until taken back.
+    Block,
+    /// Take one's own block back.
+    Unblock,
+    /// Put at rest.
+    Pause,
+    /// End the rest.
+    Resume,
+    /// End the agreement. A block stays.
+    End,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 7] =
+        [Self::Accept, Self::Decline, Self::Block, Self::Unblock, Self::Pause, Self::Resume, Self::End];
+
+    /// The action of OpenAgora's `action` (`accept`) or `status` (`connected`), and of our additions.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "accept" | "accepted" | "connected" | "connect" => Self::Accept,
+            "decline" | "declined" => Self::Decline,
+            "block" | "blocked" => Self::Block,
+            "unblock" | "unblocked" => Self::Unblock,
+            "pause" | "paused" => Self::Pause,
+            "resume" | "resumed" => Self::Resume,
+            "end" | "ended" => Self::End,
+            _ => return None,
+        })
+    }
+
+    /// The word used in the log of changes and in messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Decline => "decline",
+            Self::Block => "block",
+            Self::Unblock => "unblock",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::End => "end",
+        }
+    }
+}
+
+/// Who acts on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The agent that asked.
+    Requester,
+    /// The agent that was asked.
+    Target,
+    /// An operator, over both.
+    Operator,
+}
+
+/// `row` as it is after `action` by `side`.
+///
+/// # Errors
+/// [`RegistryError::Forbidden`] when this side never may, [`RegistryError::Connection`] when the connection is not in a
+/// state for it.
+pub fn apply(row: &ConnectionRow, action: Action, side: Side) -> Result<ConnectionRow, RegistryError> {
+    use ConnectionStatus::{Connected, Declined, Ended, Paused, Pending};
+    let unfit =
+        |problem: &str| Err(RegistryError::Connection { problem: problem.to_owned(), current: Box::new(row.clone()) });
+    let forbidden = |why: &str| Err(RegistryError::Forbidden(why.to_owned()));
+    let blocked = row.blocked_by_requester || row.blocked_by_target;
+
+    let mut next = row.clone();
+    next.status = match (action, side, row.status) {
+        (Action::Accept | Action::Decline, Side::Requester, _) => {
+            return forbidden("only the agent that was asked, or an operator, can accept or decline");
+        }
+        (Action::Accept, ..) if blocked => return unfit("the connection is blocked: unblock it first"),
+        (Action::Accept, _, Pending) | (Action::Accept, Side::Operator, Declined | Ended | Paused) => Connected,
+        (Action::Decline, _, Pending) => Declined,
+        (Action::Accept | Action::Decline, _, status) => {
+            return unfit(&format!("the connection is {}, not pending", status.as_str()));
+        }
+
+        (Action::Pause | Action::Resume, Side::Requester | Side::Target, _) => {
+            return forbidden("only an operator can pause and resume a connection");
+        }
+        (Action::Pause, Side::Operator, Connected) => Paused,
+        (Action::Resume, Side::Operator, Paused) => Connected,
+        (Action::Pause, _, _) => return unfit("only a connected connection can be paused"),
+        (Action::Resume, _, _) => return unfit("only a paused connection can be resumed"),
+
+        (Action::Block, _, status) => {
+            match side {
+                Side::Requester => next.blocked_by_requester = true,
+                Side::Target => next.blocked_by_target = true,
+                Side::Operator => {
+                    (next.blocked_by_requester, next.blocked_by_target, next.block_locked) = (true, true, true);
+                }
+            }
+            // To block is also to answer.
+            if status == Pending { Declined } else { status }
+        }
+        (Action::Unblock, Side::Operator, status) if blocked => {
+            (next.blocked_by_requester, next.blocked_by_target, next.block_locked) = (false, false, false);
+            status
+        }
+        (Action::Unblock, Side::Requester | Side::Target, _) if row.block_locked => {
+            return forbidden("an operator blocked this connection: only an operator can unblock it");
+        }
+        (Action::Unblock, Side::Requester, status) if row.blocked_by_requester => {
+            next.blocked_by_requester = false;
+            status
+        }
+        (Action::Unblock, Side::Target, status) if row.blocked_by_target => {
+            next.blocked_by_target = false;
+            status
+        }
+        (Action::Unblock, Side::Requester | Side::Target, _) if blocked => {
+            return forbidden("only the side that blocked can unblock");
+        }
+        (Action::Unblock, _, _) => return unfit("the connection is not blocked"),
+
+        (Action::End, _, _) => Ended,
+    };
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::store::rows::ConnectionLimits;
+
+    const SIDES: [Side; 3] = [Side::Requester, Side::Target, Side::Operator];
+
+    fn row(status: ConnectionStatus) -> ConnectionRow {
+        ConnectionRow {
+            id: Uuid::nil(),
+            requester_id: Uuid::from_u128(1),
+            target_id: Uuid::from_u128(2),
+            status,
+            blocked_by_requester: false,
+            blocked_by_target: false,
+            block_locked: false,
+            message: None,
+            limits: ConnectionLimits::default(),
+            ends_at: None,
+            created_at: Timestamp(0),
+            resolved_at: None,
+        }
+    }
+
+    #[test]
+    fn only_the_asked_side_or_an_operator_accepts_and_declines() {
+        for (action, becomes) in
+            [(Action::Accept, ConnectionStatus::Connected), (Action::Decline, ConnectionStatus::Declined)]
+        {
+            let pending = row(ConnectionStatus::Pending);
+            assert!(matches!(apply(&pending, action, Side::Requester), Err(RegistryError::Forbidden(_))));
+            for side in [Side::Target, Side::Operator] {
+                assert_eq!(apply(&pending, action, side).expect("allowed").status, becomes);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_answered_is_not_answered_again() {
+        for status in [ConnectionStatus::Connected, ConnectionStatus::Declined, ConnectionStatus::Ended] {
+            for action in [Action::Accept, Action::Decline] {
+                let refused = apply(&row(status), action, Side::Target);
+                assert!(matches!(refused, Err(RegistryError::Connection { .. })), "{status:?} {action:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn pausing_is_the_operators() {
+        let connected = row(ConnectionStatus::Connected);
+        for side in [Side::Requester, Side::Target] {
+            assert!(matches!(apply(&connected, Action::Pause, side), Err(RegistryError::Forbidden(_))));
+        }
+        let paused = apply(&connected, Action::Pause, Side::Operator).expect("allowed");
+        assert_eq!(paused.status, ConnectionStatus::Paused);
+        assert!(apply(&paused, Action::Resume, Side::Requester).is_err());
+        assert_eq!(
+            apply(&paused, Action::Resume, Side::Operator).expect("allowed").status,
+            ConnectionStatus::Connected
+        );
+    }
+
+    #[test]
+    fn blocking_works_from_every_state_and_for_every_side() {
+        for status in [
+            ConnectionStatus::Pending,
+            ConnectionStatus::Connected,
+            ConnectionStatus::Declined,
+            ConnectionStatus::Paused,
+            ConnectionStatus::Ended,
+        ] {
+            for side in SIDES {
+                let next = apply(&row(status), Action::Block, side).expect("allowed");
+                assert!(next.blocked_by_requester || next.blocked_by_target, "{status:?} {side:?}");
+                assert_ne!(next.status, ConnectionStatus::Pending);
+            }
+        }
+    }
+
+    #[test]
+    fn an_operators_block_is_the_operators_to_lift() {
+        let blocked = apply(&row(ConnectionStatus::Connected), Action::Block, Side::Operator).expect("allowed");
+        for side in [Side::Requester, Side::Target] {
+            assert!(matches!(apply(&blocked, Action::Unblock, side), Err(RegistryError::Forbidden(_))));
+        }
+        let free = apply(&blocked, Action::Unblock, Side::Operator).expect("allowed");
+        assert_eq!(free, row(ConnectionStatus::Connected));
+    }
+
+    proptest! {
+        #[test]
+        fn a_blocked_side_never_undoes_the_block(
+            start in 0_usize..5,
+            steps in prop::collection::vec((0_usize..7, prop::bool::ANY), 0..40),
+            blocker_asks in prop::bool::ANY,
+        ) {
+            let statuses = [ConnectionStatus::Pending, ConnectionStatus::Connected, ConnectionStatus::Declined,
+                ConnectionStatus::Paused, ConnectionStatus::Ended];
+            let blocker = if blocker_asks { Side::Requester } else { Side::Target };
+            let other = if blocker_asks { Side::Target } else { Side::Requester };
+            let mut now = apply(&row(statuses[start]), Action::Block, blocker).expect("blocking is always allowed");
+            for (action, by_blocker) in steps {
+                let action = Action::ALL[action];
+                let side = if by_blocker { blocker } else { other };
+                if side == blocker && action == Action::Unblock {
+                    continue;
+                }
+                if let Ok(next) = apply(&now, action, side) {
+                    now = next;
+                }
+                let held = if blocker_asks { now.blocked_by_requester } else { now.blocked_by_target };
+                prop_assert!(held, "{:?} by {:?}", action, side);
+            }
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Agents: rows of `agents` and `agent_slugs`, and the one read that the directory is built from.
+
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Row as _, Sqlite, Transaction, query::Query};
+use uuid::Uuid;
+
+use super::rows::{AdminEvent, AdminState, AgentRow, AgentTimeouts, DirectoryRows, HealthStatus, KeyRow, PushMode};
+use super::{Store, StoreError, columns, connections, events, keys};
+use crate::clock::Timestamp;
+
+/// Which agents a list shows. What is not asked for does not filter.
+#[derive(Clone, Debug, Default)]
+pub struct AgentFilter {
+    /// Part of name, description or slug, whatever the case.
+    pub text: Option<String>,
+    /// A skill's whole name, id or tag, whatever the case.
+    pub skill: Option<String>,
+    /// Health as shown to people; `online` includes degraded ones.
+    pub health: Option<HealthStatus>,
+    /// The provider's whole name, whatever the case.
+    pub provider: Option<String>,
+    /// Only what strangers may see: listed, active, with an endpoint.
+    pub public_only: bool,
+}
+
+fn read(row: &SqliteRow) -> Result<AgentRow, StoreError> {
+    Ok(AgentRow {
+        id: columns::id(row, "id")?,
+        slug: columns::text(row, "slug")?,
+        name: columns::text(row, "name")?,
+        description: columns::text(row, "description")?,
+        provider: columns::optional_text(row, "provider")?,
+        avatar_url: columns::optional_text(row, "avatar_url")?,
+        endpoint_url: columns::optional_text(row, "endpoint_url")?,
+        card_url: columns::optional_text(row, "card_url")?,
+        subpaths: columns::list(row, "subpaths")?,
+        capabilities: columns::list(row, "capabilities")?,
+        skills_json: columns::text(row, "skills")?,
+        payment_json: columns::optional_text(row, "payment")?,
+        state: columns::word(row, "state", AdminState::from_word)?,
+        listed: columns::flag(row, "listed")?,
+        auto_accept_connections: columns::flag(row, "auto_accept_connections")?,
+        registered_by_operator: columns::flag(row, "registered_by_operator")?,
+        push: columns::word(row, "push", PushMode::from_word)?,
+        pass_authorization: columns::flag(row, "pass_authorization")?,
+        sign_large_bodies: columns::flag(row, "sign_large_bodies")?,
+        http2: columns::flag(row, "http2")?,
+        max_in_flight: columns::optional_u32(row, "max_in_flight")?,
+        timeouts: AgentTimeouts {
+            connect_ms: columns::optional_u32(row, "connect_ms")?,
+            first_byte_ms: columns::optional_u32(row, "first_byte_ms")?,
+            read_first_byte_ms: columns::optional_u32(row, "read_first_byte_ms")?,
+            idle_ms: columns::optional_u32(row, "idle_ms")?,
+        },
+        signing_secret: row.try_get("signing_secret")?,
+        upstream_credential: row.try_get("upstream_credential")?,
+        card_json: row.try_get("card")?,
+        card_fetched_at: columns::optional_time(row, "card_fetched_at")?,
+        health: columns::word(row, "health", HealthStatus::from_word)?,
+        health_reason: columns::optional_text(row, "health_reason")?,
+        health_checked_at: columns::optional_time(row, "health_checked_at")?,
+        created_at: columns::time(row, "created_at")?,
+        updated_at: columns::time(row, "updated_at")?,
+    })
+}
+
+/// Names, ids and tags of the skills in lower case, each between newlines: what a search for a skill is held against.
+fn skill_terms(skills_json: &str) -> String {
+    let skills: Vec<serde_json::Value> = serde_json::from_str(skills_json).unwrap_or_default();
+    let mut terms = String::from("\n");
+    for skill in &skills {
+        let tags = skill["tags"].as_array().into_iter().flatten();
+        for term in [&skill["name"], &skill["id"]].into_iter().chain(tags).filter_map(|term| term.as_str()) {
+            terms.push_str(&one_line(term));
+            terms.push('\n');
+        }
+    }
+    terms
+}
+
+fn one_line(text: &str) -> String {
+    text.trim().to_lowercase().replace('\n', " ")
+}
+
+/// `text` as a LIKE pattern that finds it anywhere, with `\` as the escape.
+fn containing(text: &str) -> String {
+    let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
+    format!("%{escaped}%")
+}
+
+type SqliteQuery = Query<'static, Sqlite, SqliteArguments>;
+
+fn bind(query: SqliteQuery, row: &AgentRow) -> SqliteQuery {
+    let search = format!("{}\n{}\n{}", row.name, row.description, row.slug).to_lowercase();
+    query
+        .bind(row.id.to_string())
+        .bind(row.slug.clone())
+        .bind(row.name.clone())
+        .bind(row.description.clone())
+        .bind(row.provider.clone())
+        .bind(row.avatar_url.clone())
+        .bind(row.endpoint_url.clone())
+        .bind(row.endpoint_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()))
+        .bind(row.card_url.clone())
+        .bind(columns::list_text(&row.subpaths))
+        .bind(columns::list_text(&row.capabilities))
+        .bind(row.skills_json.clone())
+        .bind(skill_terms(&row.skills_json))
+        .bind(search)
+        .bind(row.payment_json.clone())
+        .bind(row.state.as_str())
+        .bind(i64::from(row.listed))
+        .bind(i64::from(row.auto_accept_connections))
+        .bind(i64::from(row.registered_by_operator))
+        .bind(row.push.as_str())
+        .bind(i64::from(row.pass_authorization))
+        .bind(i64::from(row.sign_large_bodies))
+        .bind(i64::from(row.http2))
+        .bind(row.max_in_flight.map(i64::from))
+        .bind(row.timeouts.connect_ms.map(i64::from))
+        .bind(row.timeouts.first_byte_ms.map(i64::from))
+        .bind(row.timeouts.read_first_byte_ms.map(i64::from))
+        .bind(row.timeouts.idle_ms.map(i64::from))
+        .bind(row.signing_secret.clone())
+        .bind(row.upstream_credential.clone())
+        .bind(row.card_json.clone())
+        .bind(columns::time_text(row.card_fetched_at))
+        .bind(row.health.as_str())
+        .bind(row.health_reason.clone())
+        .bind(columns::time_text(row.health_checked_at))
+        .bind(row.created_at.to_string())
+        .bind(row.updated_at.to_string())
+}
+
+const INSERT: &str = "INSERT INTO agents (id, slug, name, description, provider, avatar_url, endpoint_url, endpoint_key, \
+    card_url, subpaths, capabilities, skills, skill_terms, search_text, payment, state, listed, auto_accept_connections, \
+    registered_by_operator, push, pass_authorization, sign_large_bodies, http2, max_in_flight, connect_ms, first_byte_ms, \
+    read_first_byte_ms, idle_ms, signing_secret, upstream_credential, card, card_fetched_at, health, health_reason, \
+    health_checked_at, created_at, updated_at) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
+    $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37)";
+
+const UPDATE: &str = "UPDATE agents SET slug = $2, name = $3, description = $4, provider = $5, avatar_url = $6, \
+    endpoint_url = $7, endpoint_key = $8, card_url = $9, subpaths = $10, capabilities = $11, skills = $12, \
+    skill_terms = $13, search_text = $14, payment = $15, state = $16, listed = $17, auto_accept_connections = $18, \
+    registered_by_operator = $19, push = $20, pass_authorization = $21, sign_large_bodies = $22, http2 = $23, \
+    max_in_flight = $24, connect_ms = $25, first_byte_ms = $26, read_first_byte_ms = $27, idle_ms = $28, \
+    signing_secret = $29, upstream_credential = $30, card = $31, card_fetched_at = $32, health = $33, \
+    health_reason = $34, health_checked_at = $35, created_at = $36, updated_at = $37 WHERE id = $1";
+
+async fn claim_slug(tx: &mut Transaction<'static, Sqlite>, slug: &str, agent: Uuid) -> Result<(), StoreError> {
+    // An agent may go back to a slug it had.
+    let holder: Option<String> = sqlx::query_scalar("SELECT agent_id FROM agent_slugs WHERE slug = $1")
+        .bind(slug.to_owned())
+        .fetch_optional(&mut **tx)
+        .await?;
+    if holder.as_deref() == Some(agent.to_string().as_str()) {
+        return Ok(());
+    }
+    sqlx::query("INSERT INTO agent_slugs (slug, agent_id) VALUES ($1, $2)")
+        .bind(slug.to_owned())
+        .bind(agent.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Frees a slug that only a deleted agent holds.
+async fn release_slug(tx: &mut Transaction<'static, Sqlite>, slug: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM agent_slugs WHERE slug = $1 AND agent_id IN (SELECT id FROM agents WHERE state = 'deleted')",
+    )
+    .bind(slug.to_owned())
+    .execute(&mut **tx)
+    .await?;
+    // A dot is in no slug: the new name collides with nothing.
+    sqlx::query("UPDATE agents SET slug = slug || '.' || id WHERE slug = $1 AND state = 'deleted'")
+        .bind(slug.to_owned())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+impl Store {
+    /// Adds an agent with its first key. `reclaim`: a slug that a deleted agent left behind may be taken over.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] naming `slug` or `endpoint_key` when one is taken.
+    pub async fn add_agent(
+        &self,
+        agent: &AgentRow,
+        key: &KeyRow,
+        reclaim: bool,
+        event: &AdminEvent,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        if reclaim {
+            release_slug(&mut tx, &agent.slug).await?;
+        }
+        bind(sqlx::query(INSERT), agent).execute(&mut *tx).await?;
+        claim_slug(&mut tx, &agent.slug, agent.id).await?;
+        keys::insert(&mut tx, key).await?;
+        events::write(&mut tx, event).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Changes an agent in one transaction: `change` gets the row as it is and leaves it as it shall be. A new slug is
+    /// added to those the agent answers to; the old one keeps leading to it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown or deleted agent, [`StoreError::Conflict`] as for [`Store::add_agent`],
+    /// and what `change` refuses.
+    pub async fn change_agent<E, F>(&self, id: Uuid, change: F) -> Result<AgentRow, E>
+    where
+        E: From<StoreError>,
+        F: FnOnce(&mut AgentRow) -> Result<AdminEvent, E> + Send,
+    {
+        let mut tx = self.begin().await?;
+        let found = sqlx::query("SELECT * FROM agents WHERE id = $1 AND state <> 'deleted'")
+            .bind(id.to_string())
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(StoreError::from)?;
+        let mut row = read(&found)?;
+        let event = change(&mut row)?;
+        claim_slug(&mut tx, &row.slug, id).await?;
+        bind(sqlx::query(UPDATE), &row).execute(&mut *tx).await.map_err(StoreError::from)?;
+        events::write(&mut tx, &event).await?;
+        tx.commit().await.map_err(StoreError::from)?;
+        Ok(row)
+    }
+
+    /// Marks an agent deleted; its keys and secrets go, its connections end, its endpoint is free again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown or deleted agent.
+    pub async fn delete_agent(&self, id: Uuid, at: Timestamp, event: &AdminEvent) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "UPDATE agents SET state = 'deleted', signing_secret = x'', upstream_credential = NULL, card = NULL, \
+             updated_at = $2 WHERE id = $1 AND state <> 'deleted'",
+        )
+        .bind(id.to_string())
+        .bind(at.to_string())
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Err(StoreError::NotFound);
+        }
+        sqlx::query("DELETE FROM api_keys WHERE agent_id = $1").bind(id.to_string()).execute(&mut *tx).await?;
+        sqlx::query("UPDATE connections SET status = 'ended', resolved_at = $2 WHERE (requester_id = $1 OR target_id = $1) AND status <> 'ended'")
+            .bind(id.to_string())
+            .bind(at.to_string())
+            .execute(&mut *tx)
+            .await?;
+        events::write(&mut tx, event).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// An agent that is not deleted, by its id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn agent(&self, id: Uuid) -> Result<Option<AgentRow>, StoreError> {
+        let row = sqlx::query("SELECT * FROM agents WHERE id = $1 AND state <> 'deleted'").bind(id.to_string());
+        row.fetch_optional(&self.reader).await?.as_ref().map(read).transpose()
+    }
+
+    /// An agent that is not deleted, by a slug it has or had.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn agent_by_slug(&self, slug: &str) -> Result<Option<AgentRow>, StoreError> {
+        let row = sqlx::query(
+            "SELECT agents.* FROM agent_slugs JOIN agents ON agents.id = agent_slugs.agent_id \
+             WHERE agent_slugs.slug = $1 AND agents.state <> 'deleted'",
+        )
+        .bind(slug.to_owned());
+        row.fetch_optional(&self.reader).await?.as_ref().map(read).transpose()
+    }
+
+    /// How many slugs an agent has or had.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn slug_count(&self, id: Uuid) -> Result<i64, StoreError> {
+        let count = sqlx::query_scalar("SELECT COUNT(*) FROM agent_slugs WHERE agent_id = $1").bind(id.to_string());
+        Ok(count.fetch_one(&self.reader).await?)
+    }
+
+    /// Agents that pass `filter`, newest first, and how many there are in all.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn agents(
+        &self,
+        filter: &AgentFilter,
+        limit: u32,
+        offset: u32,
+    ) -> Result<(Vec<AgentRow>, i64), StoreError> {
+        macro_rules! matching {
+            ($what:literal, $rest:literal) => {
+                concat!(
+                    "SELECT ",
+                    $what,
+                    " FROM agents WHERE state <> 'deleted' \
+                     AND ($1 = 0 OR (state = 'active' AND listed = 1 AND endpoint_url IS NOT NULL)) \
+                     AND ($2 IS NULL OR search_text LIKE $2 ESCAPE '\\') \
+                     AND ($3 IS NULL OR skill_terms LIKE $3 ESCAPE '\\') \
+                     AND ($4 IS NULL OR health = $4 OR ($4 = 'online' AND health = 'degraded')) \
+                     AND ($5 IS NULL OR lower(provider) = lower($5))",
+                    $rest
+                )
+            };
+        }
+        let text = filter.text.as_ref().map(|text| containing(&text.to_lowercase()));
+        let skill = filter.skill.as_ref().map(|skill| containing(&format!("\n{}\n", one_line(skill))));
+        let health = filter.health.map(HealthStatus::as_str);
+        let provider = filter.provider.clone();
+        // Page and total of one moment.
+        let mut tx = self.reader.begin().await?;
+        let rows = sqlx::query(matching!("*", " ORDER BY created_at DESC, id DESC LIMIT $6 OFFSET $7"))
+            .bind(i64::from(filter.public_only))
+            .bind(text.clone())
+            .bind(skill.clone())
+            .bind(health)
+            .bind(provider.clone())
+            .bind(i64::from(limit))
+            .bind(i64::from(offset))
+            .fetch_all(&mut *tx)
+            .await?;
+        let total = sqlx::query_scalar(matching!("COUNT(*)", ""))
+            .bind(i64::from(filter.public_only))
+            .bind(text)
+            .bind(skill)
+            .bind(health)
+            .bind(provider)
+            .fetch_one(&mut *tx)
+            .await?;
+        Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
+    }
+
+    /// Agents with an endpoint that were never probed, or not since `before`; at most `limit`, the longest waiting first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn agents_to_probe(&self, before: Timestamp, limit: u32) -> Result<Vec<AgentRow>, StoreError> {
+        sqlx::query(
+            "SELECT * FROM agents WHERE state = 'active' AND endpoint_url IS NOT NULL \
+             AND (health_checked_at IS NULL OR health_checked_at <= $1) \
+             ORDER BY health_checked_at NULLS FIRST, id LIMIT $2",
+        )
+        .bind(before.to_string())
+        .bind(i64::from(limit))
+        .fetch_all(&self.reader)
+        .await?
+        .iter()
+        .map(read)
+        .collect()
+    }
+
+    /// Writes what a probe of `probed` found: health, card and skills as in `found`. Nothing is written when the agent's
+    /// endpoint or card address was changed meanwhile; `false` then.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn set_health(&self, probed: &AgentRow, found: &AgentRow) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE agents SET health = $4, health_reason = $5, health_checked_at = $6, card = $7, card_fetched_at = $8, \
+             skills = CASE WHEN skills = $9 THEN $10 ELSE skills END, \
+             skill_terms = CASE WHEN skills = $9 THEN $11 ELSE skill_terms END \
+             WHERE id = $1 AND endpoint_url IS $2 AND card_url IS $3 AND state <> 'deleted'",
+        )
+        .bind(probed.id.to_string())
+        .bind(probed.endpoint_url.clone())
+        .bind(probed.card_url.clone())
+        .bind(found.health.as_str())
+        .bind(found.health_reason.clone())
+        .bind(columns::time_text(found.health_checked_at))
+        .bind(found.card_json.clone())
+        .bind(columns::time_text(found.card_fetched_at))
+        .bind(probed.skills_json.clone())
+        .bind(found.skills_json.clone())
+        .bind(skill_terms(&found.skills_json))
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Everything calls are decided from, as of one moment.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn directory_rows(&self) -> Result<DirectoryRows, StoreError> {
+        let mut tx = self.reader.begin().await?;
+        let agents = sqlx::query("SELECT * FROM agents WHERE state <> 'deleted'").fetch_all(&mut *tx).await?;
+        let aliases = sqlx::query(
+            "SELECT agent_slugs.slug, agent_slugs.agent_id FROM agent_slugs JOIN agents ON agents.id = agent_slugs.agent_id \
+             WHERE agents.state <> 'deleted' AND agents.slug <> agent_slugs.slug",
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let all_keys = sqlx::query("SELECT * FROM api_keys").fetch_all(&mut *tx).await?;
+        let all_connections = sqlx::query(
+            "SELECT * FROM connections WHERE requester_id IN (SELECT id FROM agents WHERE state <> 'deleted') \
+             AND target_id IN (SELECT id FROM agents WHERE state <> 'deleted')",
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        Ok(DirectoryRows {
+            agents: agents.iter().map(read).collect::<Result<_, _>>()?,
+            slug_aliases: aliases
+                .iter()
+                .map(|row| Ok((columns::text(row, "slug")?, columns::id(row, "agent_id")?)))
+                .collect::<Result<_, StoreError>>()?,
+            keys: all_keys.iter().map(keys::read).collect::<Result<_, _>>()?,
+            connections: all_connections.iter().map(connections::read).collect::<Result<_, _>>()?,
+        })
+    }
+}

@@ -1,0 +1,77 @@
+//! What was changed in the registry and by whom: `admin_events`, and the few `settings` the gateway keeps for itself.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Sqlite, Transaction};
+
+use super::rows::AdminEvent;
+use super::{Store, StoreError, columns};
+
+/// Writes the event of a change, in the change's own transaction.
+pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, event: &AdminEvent) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO admin_events (id, at, actor, action, subject, before, after) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(event.id.to_string())
+    .bind(event.at.to_string())
+    .bind(event.actor.clone())
+    .bind(event.action.clone())
+    .bind(event.subject.clone())
+    .bind(event.before.clone())
+    .bind(event.after.clone())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+fn read(row: &SqliteRow) -> Result<AdminEvent, StoreError> {
+    Ok(AdminEvent {
+        id: columns::id(row, "id")?,
+        at: columns::time(row, "at")?,
+        actor: columns::text(row, "actor")?,
+        action: columns::text(row, "action")?,
+        subject: columns::text(row, "subject")?,
+        before: columns::optional_text(row, "before")?,
+        after: columns::optional_text(row, "after")?,
+    })
+}
+
+impl Store {
+    /// The newest changes first, at most `limit`, of one subject where one is named.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn admin_events(&self, subject: Option<&str>, limit: u32) -> Result<Vec<AdminEvent>, StoreError> {
+        sqlx::query("SELECT * FROM admin_events WHERE $1 IS NULL OR subject = $1 ORDER BY at DESC, id DESC LIMIT $2")
+            .bind(subject.map(str::to_owned))
+            .bind(i64::from(limit))
+            .fetch_all(&self.reader)
+            .await?
+            .iter()
+            .map(read)
+            .collect()
+    }
+
+    /// A value the gateway keeps for itself.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT value FROM settings WHERE name = $1")
+            .bind(name.to_owned())
+            .fetch_optional(&self.reader)
+            .await?)
+    }
+
+    /// Keeps a value, in place of the one it had.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn set_setting(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
+            .bind(name.to_owned())
+            .bind(value.to_owned())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! Operators: rows of `operators`, and the promise that one admin always remains.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
+
+use super::rows::{AdminEvent, OperatorRole, OperatorRow};
+use super::{Store, StoreError, columns, events};
+
+fn read(row: &SqliteRow) -> Result<OperatorRow, StoreError> {
+    Ok(OperatorRow {
+        id: columns::id(row, "id")?,
+        name: columns::text(row, "name")?,
+        role: columns::word(row, "role", OperatorRole::from_word)?,
+        digest: columns::digest(row, "digest")?,
+        hint: columns::optional_text(row, "hint")?,
+        expires_at: columns::optional_time(row, "expires_at")?,
+        created_at: columns::time(row, "created_at")?,
+    })
+}
+
+async fn insert(tx: &mut Transaction<'static, Sqlite>, operator: &OperatorRow) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO operators (id, name, role, digest, hint, expires_at, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(operator.id.to_string())
+    .bind(operator.name.clone())
+    .bind(operator.role.as_str())
+    .bind(operator.digest.to_vec())
+    .bind(operator.hint.clone())
+    .bind(columns::time_text(operator.expires_at))
+    .bind(operator.created_at.to_string())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn admins(tx: &mut Transaction<'static, Sqlite>, but: Option<Uuid>) -> Result<i64, StoreError> {
+    let others =
+        "SELECT COUNT(*) FROM operators WHERE role = 'admin' AND expires_at IS NULL AND ($1 IS NULL OR id <> $1)";
+    Ok(sqlx::query_scalar(others).bind(but.map(|id| id.to_string())).fetch_one(&mut **tx).await?)
+}
+
+impl Store {
+    /// Adds an operator.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the name is taken.
+    pub async fn add_operator(&self, operator: &OperatorRow, event: &AdminEvent) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        insert(&mut tx, operator).await?;
+        events::write(&mut tx, event).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Adds the first admin; `false` when there is one already (a token that expires does not count).
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn add_first_admin(&self, operator: &OperatorRow, event: &AdminEvent) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        if admins(&mut tx, None).await? > 0 {
+            return Ok(false);
+        }
+        insert(&mut tx, operator).await?;
+        events::write(&mut tx, event).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Takes an operator away.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it is the last admin, [`StoreError::NotFound`] when it is not there.
+    pub async fn remove_operator(&self, id: Uuid, event: &AdminEvent) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        if admins(&mut tx, Some(id)).await? == 0 {
+            return Err(StoreError::Conflict("the last admin cannot be removed: add another one first".to_owned()));
+        }
+        let done = sqlx::query("DELETE FROM operators WHERE id = $1").bind(id.to_string()).execute(&mut *tx).await?;
+        if done.rows_affected() == 0 {
+            return Err(StoreError::NotFound);
+        }
+        events::write(&mut tx, event).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Every operator, by name.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn operators(&self) -> Result<Vec<OperatorRow>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM operators ORDER BY name").fetch_all(&self.reader).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The operator whose token has this digest.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn operator_by_digest(&self, digest: &[u8; 32]) -> Result<Option<OperatorRow>, StoreError> {
+        let row =
+            sqlx::query("SELECT * FROM operators WHERE digest = $1").bind(digest.to_vec()).fetch_optional(&self.reader);
+        row.await?.as_ref().map(read).transpose()
+    }
+}

@@ -68,7 +68,7 @@ def run(options, scenarios, connect, failure):
         for name in wanted:
             try:
                 client = client or await connect(options)
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(15):
                     result = await scenarios[name](client)
             except Exception as error:  # whatever the SDK throws is the result
                 result = {"error": type(error).__name__, **failure(error)}

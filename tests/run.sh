@@ -57,7 +57,8 @@ venv() {
     if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         "$python" -m venv --clear "$1"
     elif "$python" -m pip --version >/dev/null 2>&1; then
-        "$python" -m pip install --quiet --target "$env/virtualenv" -r "$sdk/requirements-virtualenv.txt"
+        [ -d "$env/virtualenv" ] || "$python" -m pip install --quiet --root-user-action=ignore \
+            --target "$env/virtualenv" -r "$sdk/requirements-virtualenv.txt"
         PYTHONPATH="$env/virtualenv" "$python" -m virtualenv --quiet --clear "$1"
     else
         debian python3-venv
@@ -65,25 +66,26 @@ venv() {
     fi
 }
 
-# unchanged STAMP FILE...: whether the stamp was written for these files, this Python and this Node.
+# fingerprint FILE INTERPRETER: what has to be the same for an installation to be still good.
 fingerprint() {
-    { cat "$@"; "$python" --version; [ ! -x "$env/bin/node" ] || "$env/bin/node" --version; } | sha256sum
+    { cat "$1"; "$2" --version; } | sha256sum
 }
+# unchanged STAMP FILE INTERPRETER: whether the stamp was written for just these.
 unchanged() {
-    [ -e "$1" ] && [ "$(cat "$1")" = "$(fingerprint "${@:2}")" ]
+    [ -e "$1" ] && [ "$(cat "$1")" = "$(fingerprint "$2" "$3")" ]
 }
 
 # packages NAME: the virtual environment of requirements-NAME.txt, made anew when those change.
 packages() {
     local requirements=$sdk/requirements-$1.txt
-    if unchanged "$env/$1.stamp" "$requirements"; then
+    if unchanged "$env/$1.stamp" "$requirements" "$python"; then
         echo "$1: unchanged"
         return
     fi
     rm -f "$env/$1.stamp"
     venv "$env/$1"
     PYTHONPATH='' "$env/$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
-    fingerprint "$requirements" >"$env/$1.stamp"
+    fingerprint "$requirements" "$python" >"$env/$1.stamp"
     echo "$1: installed"
 }
 
@@ -106,13 +108,13 @@ find_node() {
 }
 
 javascript() {
-    if [ -d "$sdk/js/node_modules" ] && unchanged "$env/js.stamp" "$sdk/js/package-lock.json"; then
+    if [ -d "$sdk/js/node_modules" ] && unchanged "$env/js.stamp" "$sdk/js/package-lock.json" "$env/bin/node"; then
         echo "js: unchanged"
         return
     fi
     rm -f "$env/js.stamp"
     PATH="$env/bin:$PATH" "${npm[@]}" ci --prefix "$sdk/js" --ignore-scripts --no-audit --no-fund --loglevel=error
-    fingerprint "$sdk/js/package-lock.json" >"$env/js.stamp"
+    fingerprint "$sdk/js/package-lock.json" "$env/bin/node" >"$env/js.stamp"
     echo "js: installed"
 }
 

@@ -66,7 +66,9 @@ class Gateway:
     def register(self, name, slug=None, url=None, **more):
         """Registers an agent, or a client if it has no URL, and gives what only the registration tells: id and secrets."""
         body = {"name": name, "slug": slug, "url": url, **more}
-        answer = self.operator.post("/api/agents", json={key: value for key, value in body.items() if value is not None})
+        answer = self.operator.post(
+            "/api/agents", json={key: value for key, value in body.items() if value is not None}
+        )
         assert answer.status_code == 201, answer.text
         return answer.json()
 

@@ -59,14 +59,21 @@ def test_a_bare_card_registers_and_gets_a_slug_from_its_name(registered):
 
 
 def test_the_orchestrator_runs_with_its_agents_behind_the_gateway(flask_agents, registered, gateway):
-    direct = run("orchestrator.py", "fixed", *(f"{flask_agents[role].url}/a2a" for role in ("research", "writer", "seo")), "tides")
+    direct = run(
+        "orchestrator.py",
+        "fixed",
+        *(f"{flask_agents[role].url}/a2a" for role in ("research", "writer", "seo")),
+        "tides",
+    )
     before = {role: len(agent.requests()) for role, agent in flask_agents.items()}
-    through = run("orchestrator.py", "fixed", *(gateway.base(registered[role]) for role in ("research", "writer", "seo")), "tides")
+    through = run(
+        "orchestrator.py", "fixed", *(gateway.base(registered[role]) for role in ("research", "writer", "seo")), "tides"
+    )
     assert through == direct and "ResearchAgent on: Research this topic: tides" in through
     for role in ("research", "writer", "seo"):
         [request] = [each for each in flask_agents[role].requests(since=before[role]) if each.method == "POST"]
         assert request.path == "/a2a", "what reaches the agent is the registered URL"
-        assert "trust-gateway" in request.headers["via"]
+        assert "via" in request.headers and "x-openagora-signature" in request.headers
         assert request.headers["x-openagora-trust-level"] == "unverified"
 
 
@@ -83,7 +90,7 @@ def test_a_post_only_agent_is_online_and_found_by_its_skill(flask_agents, regist
     before = len(flask_agents["spare"].requests())
     assert run("orchestrator.py", "find", gateway.public, "spare-skill", "tides") == "SpareAgent on: tides\n"
     [request] = [each for each in flask_agents["spare"].requests(since=before) if each.method == "POST"]
-    assert "trust-gateway" in request.headers["via"]
+    assert "via" in request.headers and "x-openagora-signature" in request.headers
 
 
 def test_no_agent_is_found_for_a_skill_nobody_has(registered, gateway):

@@ -11,14 +11,14 @@ from processes import ROOT
 spec = importlib.util.spec_from_file_location("verify_signature", ROOT / "docs/verify_signature.py")
 verify_signature = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(verify_signature)
-verified_caller = verify_signature.verified_caller
+verified_caller, verified_call = verify_signature.verified_caller, verify_signature.verified_call
 
 TASK = {"jsonrpc": "2.0", "id": 1, "method": "tasks/get", "params": {"id": "none"}}
 
 
 @pytest.fixture(scope="module")
 def received(agents, gateway, targets, connected):
-    """The headers the agent really received for one call, the caller, and the agent's own secret."""
+    """The one request that the agent really received, the caller, and the agent's own secret."""
     caller = connected("The signed caller", "py03")
     before = len(agents["py03"].requests())
     answer = httpx.post(
@@ -33,43 +33,66 @@ def received(agents, gateway, targets, connected):
     )
     assert answer.status_code == 200, answer.text
     [request] = [each for each in agents["py03"].requests(since=before) if each.method == "POST"]
-    return request.headers, caller, targets["py03"]["signing_secret"]
+    return request, caller, targets["py03"]["signing_secret"]
 
 
 def test_the_gateways_headers_verify_and_name_the_caller(received):
-    headers, caller, secret = received
-    assert verified_caller(headers, secret) == caller["id"]
+    request, caller, secret = received
+    assert verified_caller(request.headers, secret) == caller["id"]
 
 
 def test_what_the_caller_says_about_itself_never_arrives(received):
-    headers, _, _ = received
-    assert not any("forged" in value for value in headers.values())
+    request, _, _ = received
+    assert not any("forged" in value for value in request.headers.values())
 
 
 @pytest.mark.parametrize("name", ["request-id", "timestamp", "caller-id", "signature"])
 def test_a_changed_header_does_not_verify(received, name):
-    headers, _, secret = received
+    request, _, secret = received
     name = f"x-openagora-{name}"
-    assert verified_caller({**headers, name: headers[name][:-1] + "0Z"}, secret) is None
+    assert verified_caller({**request.headers, name: request.headers[name][:-1] + "0Z"}, secret) is None
 
 
 def test_another_agents_secret_does_not_verify(received, targets):
-    headers, _, _ = received
-    assert verified_caller(headers, targets["py10"]["signing_secret"]) is None
+    request, _, _ = received
+    assert verified_caller(request.headers, targets["py10"]["signing_secret"]) is None
 
 
 def test_old_headers_do_not_verify(received):
-    headers, _, secret = received
+    request, _, secret = received
     later = datetime.now(timezone.utc) + timedelta(minutes=6)
-    assert verified_caller(headers, secret, now=later) is None
+    assert verified_caller(request.headers, secret, now=later) is None
 
 
 def test_the_timestamp_is_iso_8601_in_milliseconds(received):
-    headers, _, _ = received
-    assert datetime.strptime(headers["x-openagora-timestamp"], "%Y-%m-%dT%H:%M:%S.%fZ")
-    assert len(headers["x-openagora-timestamp"]) == len("2026-04-01T12:00:00.000Z")
+    timestamp = received[0].headers["x-openagora-timestamp"]
+    assert datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%S.%fZ")
+    assert len(timestamp) == len("2026-04-01T12:00:00.000Z")
 
 
-def test_there_is_a_second_signature_that_covers_more(received):
-    headers, _, _ = received
-    assert headers["x-trustgateway-signature"]
+def whole_call(received, targets, **changes):
+    request, _, secret = received
+    told = {
+        "headers": request.headers,
+        "http_method": request.method,
+        "body": request.body.encode(),
+        "own_agent_id": targets["py03"]["id"],
+        "signing_secret": secret,
+    }
+    return verified_call(**{**told, **changes})
+
+
+def test_the_second_signature_covers_the_whole_call(received, targets):
+    assert whole_call(received, targets) == received[1]["id"]
+    assert received[0].headers["x-trustgateway-method"] == "tasks/get"
+
+
+def test_another_body_target_level_or_method_does_not_verify(received, targets):
+    headers = received[0].headers
+    assert whole_call(received, targets, body=b"{}") is None
+    assert whole_call(received, targets, own_agent_id=targets["py10"]["id"]) is None
+    assert whole_call(received, targets, http_method="PUT") is None
+    assert whole_call(received, targets, headers={**headers, "x-openagora-trust-level": "verified"}) is None
+    assert whole_call(received, targets, headers={**headers, "x-trustgateway-method": "tasks/cancel"}) is None
+    no_digest = headers["x-trustgateway-signature"].replace("body=sha256", "body=none")
+    assert whole_call(received, targets, headers={**headers, "x-trustgateway-signature": no_digest}, body=b"{}") is None

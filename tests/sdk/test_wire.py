@@ -86,7 +86,10 @@ def test_status_type_and_bytes_are_the_agents_own(kind, dialect, name, agents, g
         assert through.status_code == 200, told(through)
         assert through.json()["error"]["code"] == ENVELOPE[name] and through.json()["id"] is None
         return
-    assert (through.status_code, through.headers["content-type"]) == (direct.status_code, direct.headers["content-type"])
+    assert (through.status_code, through.headers["content-type"]) == (
+        direct.status_code,
+        direct.headers["content-type"],
+    )
     assert settled(through.content) == settled(direct.content)
 
 

@@ -6,7 +6,7 @@ from a2a.server.agent_execution import AgentExecutor
 from a2a.server.apps import A2AStarletteApplication
 from a2a.server.request_handlers import DefaultRequestHandler
 from a2a.server.tasks import InMemoryTaskStore, TaskUpdater
-from a2a.types import AgentCapabilities, AgentCard, AgentSkill, Part, TaskState, TextPart, UnsupportedOperationError
+from a2a.types import AgentCapabilities, AgentCard, AgentSkill, Part, TextPart, UnsupportedOperationError
 from a2a.utils import new_agent_text_message, new_task
 from a2a.utils.errors import ServerError
 from starlette.applications import Starlette
@@ -15,7 +15,7 @@ import served
 
 
 class Behaviours(AgentExecutor):
-    """echo, message, stream, ask, fail, hold and release, unsupported, crash."""
+    """echo, message, stream, ask, fail, hold and release, quiet, unsupported, crash."""
 
     def __init__(self):
         self.held = {}
@@ -70,6 +70,9 @@ class Behaviours(AgentExecutor):
                 await updater.cancel()
             else:
                 await updater.complete()
+        elif word == "quiet":
+            await asyncio.sleep(float(rest))
+            await updater.complete()
         else:
             await updater.reject(updater.new_agent_message([text(f"unknown word {word}")]))
 

@@ -8,7 +8,7 @@ from a2a.client import (
     InMemoryContextCredentialStore,
 )
 from a2a.client.errors import A2AClientHTTPError, A2AClientJSONRPCError
-from a2a.types import Message, Part, Role, Task, TaskIdParams, TaskQueryParams, TextPart, TransportProtocol
+from a2a.types import Message, Part, Role, TaskIdParams, TaskQueryParams, TextPart, TransportProtocol
 
 import scenarios
 from scenarios import MISSING, Events, new_id

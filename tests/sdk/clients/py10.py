@@ -104,9 +104,7 @@ async def get(client):
 
 async def list_tasks(client):
     task = (await client.send("echo listed"))["task"]
-    return plain(
-        await client.unary.list_tasks(ListTasksRequest(context_id=task["contextId"]), context=client.context)
-    )
+    return plain(await client.unary.list_tasks(ListTasksRequest(context_id=task["contextId"]), context=client.context))
 
 
 async def get_unknown(client):

@@ -29,6 +29,8 @@ def received(agents, gateway, targets, connected):
             "X-OpenAgora-Caller-ID": "forged",
             "X-OpenAgora-Trust-Level": "connected",
             "X-OpenAgora-Signature": "forged",
+            "X-OpenAgora-Unheard-Of": "forged",
+            "X-User-ID": "forged",
         },
     )
     assert answer.status_code == 200, answer.text

@@ -73,10 +73,11 @@ class Gateway:
         return answer.json()
 
     def connect(self, caller, target):
-        """Makes two registered agents connected."""
+        """Makes two registered agents connected, and gives the connection."""
         body = {"requester_id": caller["id"], "target_id": target["id"], "accept": True}
         answer = self.operator.post("/api/connections", json=body)
         assert answer.status_code == 201, answer.text
+        return answer.json()
 
     def base(self, agent):
         """The base URL a client of a registered agent uses."""
@@ -84,13 +85,14 @@ class Gateway:
 
     def calls(self, **filters):
         """The rows of the call log, newest first, over all pages."""
+        filters = {"limit": 200, **filters}
         rows, page = [], self.operator.get("/api/calls", params=filters)
         while True:
             assert page.status_code == 200, page.text
             rows += page.json()["calls"]
             if not page.json().get("next"):
                 return rows
-            page = self.operator.get("/api/calls", params={**filters, "cursor": page.json()["next"]})
+            page = self.operator.get("/api/calls", params={**filters, "next": page.json()["next"]})
 
     def stop(self):
         self.operator.close()

@@ -162,6 +162,6 @@ def test_the_row_of_a_stream_tells_its_task_and_its_end(gateway, targets, keys):
     answer = ask(gateway.base(targets["py10"]), bodies("1.0")["stream"], "1.0", key=keys["py10"])
     request_id = answer.headers["x-openagora-request-id"]
     task = json.loads(answer.text.split("data: ", 1)[1].splitlines()[0])["result"]["task"]
-    [row] = [row for row in gateway.calls() if row["id"] == request_id]
+    [row] = gateway.calls(request_id=request_id)
     assert (row["operation"], row["outcome"], row["task_id"]) == ("SendStreamingMessage", "completed", task["id"])
     assert row["task_state"] == "TASK_STATE_COMPLETED" and row["stream_events"] == 6

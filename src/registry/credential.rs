@@ -60,7 +60,7 @@ impl UpstreamCredential {
     }
 
     /// The credential of `agent`, where it has one.
-    pub(super) fn open(vault: &Vault, agent: &AgentRow) -> Result<Option<UpstreamCredential>, RegistryError> {
+    pub fn open(vault: &Vault, agent: &AgentRow) -> Result<Option<UpstreamCredential>, RegistryError> {
         let Some(sealed) = &agent.upstream_credential else { return Ok(None) };
         let unreadable = || RegistryError::Vault(VaultError::Unreadable);
         let text = vault.open_secret(Purpose::UpstreamCredential, agent.id, sealed)?;

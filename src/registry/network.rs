@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 /// What is allowed beyond globally reachable addresses.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkRules {
     /// Private addresses, loopback among them: for endpoints registered by an operator.
     pub private_allowed: bool,

@@ -96,20 +96,7 @@ impl Vault {
     /// # Errors
     /// When the file cannot be read or made, others can read it, or it is no key.
     pub fn open(path: &Path) -> Result<Self, VaultError> {
-        let failed = |error| VaultError::File { path: path.to_owned(), error };
-        if !path.try_exists().map_err(failed)? {
-            create(path)?;
-        }
-        let mut file = File::open(path).map_err(failed)?;
-        let meta = file.metadata().map_err(failed)?;
-        if meta.mode() & 0o077 != 0 {
-            return Err(VaultError::Exposed(path.to_owned()));
-        }
-        if meta.len() != KEY_LEN as u64 {
-            return Err(VaultError::WrongLength(path.to_owned()));
-        }
-        let mut bytes = [0; KEY_LEN];
-        file.read_exact(&mut bytes).map_err(failed)?;
+        let bytes = key_file(path)?;
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| VaultError::Failed)?;
         Ok(Self { key: LessSafeKey::new(key) })
     }
@@ -155,6 +142,28 @@ impl Vault {
 
 fn context(purpose: Purpose, agent: Uuid) -> Vec<u8> {
     [purpose.label(), &[0], agent.as_bytes()].concat()
+}
+
+/// The 32 random bytes in the key file at `path`, which is made if it is not there.
+///
+/// # Errors
+/// As [`Vault::open`].
+pub fn key_file(path: &Path) -> Result<[u8; KEY_LEN], VaultError> {
+    let failed = |error| VaultError::File { path: path.to_owned(), error };
+    if !path.try_exists().map_err(failed)? {
+        create(path)?;
+    }
+    let mut file = File::open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    if meta.mode() & 0o077 != 0 {
+        return Err(VaultError::Exposed(path.to_owned()));
+    }
+    if meta.len() != KEY_LEN as u64 {
+        return Err(VaultError::WrongLength(path.to_owned()));
+    }
+    let mut bytes = [0; KEY_LEN];
+    file.read_exact(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 /// Makes the file whole or not at all: a crash must not leave half a key that later locks everybody out.

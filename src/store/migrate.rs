@@ -6,7 +6,10 @@ use sqlx::{SqlSafeStr as _, SqlitePool};
 use super::StoreError;
 
 /// Every file of `migrations/sqlite/`, in order. A test holds this list against the directory.
-const SQLITE: &[(i64, &str, &str)] = &[(1, "registry", include_str!("../../migrations/sqlite/0001_registry.sql"))];
+const SQLITE: &[(i64, &str, &str)] = &[
+    (1, "registry", include_str!("../../migrations/sqlite/0001_registry.sql")),
+    (2, "calls", include_str!("../../migrations/sqlite/0002_calls.sql")),
+];
 
 /// Applies what is missing.
 pub(super) async fn run(pool: &SqlitePool) -> Result<(), StoreError> {

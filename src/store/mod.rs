@@ -3,6 +3,8 @@
 //! One writing connection, several reading ones: SQLite allows one writer, and a queue of our own is kinder than its lock.
 
 mod agents;
+pub mod call_query;
+pub mod calls;
 mod columns;
 mod connections;
 mod error;

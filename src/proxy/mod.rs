@@ -1,3 +1,368 @@
-//! The path of a call: route, headers, forwarding, the answer's body, refusals.
+//! The path of a call.
+//!
+//! [`Worker::serve`] is the life of a call, top to bottom; each numbered step is one module, and what a step proved is in the value
+//! it hands on. A step that fails yields a [`Refusal`], and there is one place where refusals are recorded and rendered.
+//!
+//! Decisions come from the [`Directory`]: no database, no file and no name resolution before the call is forwarded. Knows no SQL
+//! and no control plane.
 
+mod body;
+mod call;
+mod card;
+pub mod dial;
+mod forward;
+mod headers;
+mod live;
+mod read;
+mod reason;
+pub mod refusal;
+mod refuse;
 pub mod roots;
+mod route;
+mod sign;
+mod upstream;
+
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::Poll;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response, header};
+use hyper::body::Incoming;
+
+use crate::a2a::{Dialect, Operation, envelope};
+use crate::audit::journal::WorkerJournal;
+use crate::audit::record::{bound, bounded};
+use crate::clock::Clock;
+use crate::directory::{self, Agent, Directory};
+use crate::identity::{self, Caller, TrustedProxies};
+use crate::limit::{Ask, Limits, Permit, Subject};
+use crate::policy::{self, Policy};
+use crate::store::rows::{AdminState, PushMode};
+use crate::trust::{self, Standing, TrustLevel};
+
+pub use body::{Body, CutShort};
+use call::{Call, OpenCount};
+use forward::Order;
+pub use live::{Cut, Live, Parties};
+pub use read::BodyLimits;
+pub use reason::Reason;
+use refusal::Refusal;
+use route::Surface;
+pub use route::is_call;
+use upstream::Pools;
+pub use upstream::UpstreamTls;
+
+/// What all workers share.
+pub struct Shared {
+    /// The snapshot in force.
+    pub directory: directory::Current,
+    /// Buckets, quotas and slots.
+    pub limits: Arc<Limits>,
+    /// The policy in force.
+    pub policy: Arc<ArcSwap<Policy>>,
+    /// The time.
+    pub clock: Clock,
+    /// What can change while the gateway runs.
+    pub settings: Arc<ArcSwap<Settings>>,
+    /// How this node calls itself in `Via`.
+    pub pseudonym: String,
+}
+
+/// Settings of the path that can change while the gateway runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whose word about their clients' addresses is taken.
+    pub trusted_proxies: TrustedProxies,
+    /// What a request's body may cost.
+    pub body: BodyLimits,
+    /// Whether the caller's `Accept-Encoding` reaches the agent.
+    pub pass_accept_encoding: bool,
+}
+
+/// The other end of a caller's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its address, as the socket says.
+    pub address: IpAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
+/// One worker's share of the path: everything a call needs, held by the worker's own thread.
+pub struct Worker {
+    shared: Arc<Shared>,
+    journal: Arc<WorkerJournal>,
+    pools: Pools,
+    live: Arc<Live>,
+    open_calls: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    /// A worker without connections yet; idle ones to agents are closed after `pool_idle`.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, journal: Arc<WorkerJournal>, tls: UpstreamTls, pool_idle: Duration) -> Self {
+        let pools = Pools::new(tls, pool_idle);
+        Self { shared, journal, pools, live: Arc::default(), open_calls: Arc::default() }
+    }
+
+    /// Its journal, whose flusher it runs.
+    #[must_use]
+    pub fn journal(&self) -> &Arc<WorkerJournal> {
+        &self.journal
+    }
+
+    /// The calls it is forwarding.
+    #[must_use]
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// How many calls it has open.
+    #[must_use]
+    pub fn open_calls(&self) -> &Arc<AtomicUsize> {
+        &self.open_calls
+    }
+
+    /// Lets go of what is kept for agents that no longer exist.
+    pub fn forget(&self, directory: &Directory) {
+        self.pools.retain(|id| directory.agent(id).is_some());
+    }
+
+    /// Answers one call, whatever comes of it. Dropping the future records the call as far as it came.
+    pub async fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+        let (head, mut body) = request.into_parts();
+        let settings = self.shared.settings.load_full();
+        let source = identity::source_address(peer.address, &head.headers, &settings.trusted_proxies);
+        let mut call = Call::arrive(&self.shared.clock, &self.journal, OpenCount::enter(&self.open_calls), source);
+        match self.path(&mut call, peer, &settings, &head, &mut body).await {
+            Ok(response) => response,
+            Err(refusal) => self.refuse(call, refusal, &head, &mut body).await,
+        }
+    }
+
+    /// The path. What fails before the record is open is a refusal; from then on every end is the record's own.
+    async fn path(
+        &self,
+        call: &mut Call,
+        peer: &Peer,
+        settings: &Settings,
+        head: &Parts,
+        body: &mut Incoming,
+    ) -> Result<Response<Body>, Refusal> {
+        let directory = self.shared.directory.load_full();
+        let policy = self.shared.policy.load_full();
+        call.intent.policy_digest = Some(policy.digest.clone());
+        let now = call.intent.called_at;
+
+        // Hygiene first: what cannot be read safely is not interpreted at all.
+        headers::check(head.version, &head.uri, &head.headers)?;
+
+        // 2. Route. "Nobody there" is told only after the caller is known, so that it looks like "not for you".
+        let asked = route::split(&head.uri)?;
+        let target = directory.find(asked.agent).filter(|agent| agent.state != AdminState::Pending);
+        let surface = route::surface(&head.method, asked.rest, target.map(|agent| &**agent));
+        note_route(call, head, asked.rest, &surface, target);
+
+        // 3. Identify. Before the loop guard and everything else that costs more than a hash.
+        let caller = identity::identify(&head.headers, &directory, now)?;
+        note_caller(call, &caller);
+
+        // 4. Classify.
+        let standing = trust::classify(&directory, &caller, target.map(|agent| &**agent), now);
+        call.intent.trust_level = standing.level();
+        call.intent.connection_id = standing.connection().map(|connection| connection.id);
+        let target = visible(target, &standing, &caller)?;
+        if headers::loops(&head.headers, &self.shared.pseudonym) {
+            return Err(Reason::Loop.into());
+        }
+        match surface {
+            Surface::Card => return self.card(call, target, head).await,
+            Surface::WrongMethod { allow } => return Err(Reason::MethodNotAllowed { allow }.into()),
+            Surface::Nothing => return Err(Reason::PathNotFound.into()),
+            Surface::Rpc | Surface::Rest { .. } | Surface::Listed => {}
+        }
+
+        // 5. Read: the whole body, bounded, and one borrowed look at it.
+        check_content_type(&surface, head)?;
+        let bytes = read::whole(body, head.version, &settings.body).await?;
+        call.request_bytes = bytes.len() as u64;
+        let inline_push = look(call, &surface, &bytes)?;
+
+        // 6. Authorize.
+        policy::authorize(&policy, call.intent.trust_level)?;
+        let push = inline_push || call.intent.operation.is_push_config();
+        if push && target.push == PushMode::Refuse {
+            return Err(Reason::PushRefused.into());
+        }
+        if call.intent.operation == Operation::GetExtendedAgentCard {
+            return Err(Reason::ExtendedCard.into());
+        }
+        let endpoint = in_service(target)?;
+
+        // 7. Admit: after this the caller has paid.
+        let permit = self.admit(call, &caller, &standing, target)?;
+
+        // 8. Open the record. Nothing is forwarded before its intent is in the journal.
+        let headroom = permit.headroom();
+        let mut open = call.open(permit)?;
+        if let Some(written) = open.intent_written() {
+            written.await?;
+        }
+
+        // 9. Forward, 10. answer, 11. close the record: from here on the record knows its end.
+        open.entered = Some(self.live.enter(call.intent.request_id, parties(&caller, target)));
+        let order = Order {
+            intent: &call.intent,
+            caller: &caller,
+            target,
+            endpoint,
+            head,
+            rest: if matches!(surface, Surface::Rpc) { "" } else { asked.rest },
+            peer,
+            settings,
+            body: bytes,
+            headroom,
+        };
+        Ok(self.forward(open, order).await)
+    }
+
+    fn admit(&self, call: &Call, caller: &Caller, standing: &Standing, target: &Agent) -> Result<Permit, Refusal> {
+        let subject = match (standing, caller) {
+            (Standing::Connected(connection), _) => Subject::Connected(connection.towards(target.id)),
+            (_, Caller::Agent(key)) => Subject::Verified { caller: key.agent.id, target: target.id },
+            (_, Caller::Anonymous) => {
+                let source = call.intent.client_ip.expect("set on arrival");
+                Subject::Anonymous { target: target.id, source }
+            }
+        };
+        Ok(self.shared.limits.admit(&Ask { subject, operation: call.intent.operation, agent: &target.gate })?)
+    }
+}
+
+fn note_route(call: &mut Call, head: &Parts, rest: &str, surface: &Surface<'_>, target: Option<&Arc<Agent>>) {
+    let intent = &mut call.intent;
+    intent.target_agent_id = target.map(|agent| agent.id);
+    intent.binding = surface.binding();
+    intent.protocol_version = head
+        .headers
+        .get("a2a-version")
+        .and_then(|value| value.to_str().ok())
+        .map(|version| bounded(version, bound::WORD));
+    intent.trace_id = headers::trace_id(&head.headers).map(Into::into);
+    match surface {
+        Surface::Card => intent.operation = Operation::GetAgentCard,
+        Surface::Rest { operation, task_id } => {
+            intent.operation = *operation;
+            intent.task_id = task_id.map(|id| bounded(id, bound::ID));
+        }
+        _ => {}
+    }
+    if !matches!(surface, Surface::Rpc) {
+        intent.method = Some(bounded(&format!("{} {}", head.method, rest), bound::METHOD));
+    }
+}
+
+fn note_caller(call: &mut Call, caller: &Caller) {
+    call.intent.caller_agent_id = caller.agent_id();
+    call.intent.credential_id = caller.credential_id();
+    call.intent.auth_method = caller.auth_method();
+    if let Caller::Agent(_) = caller {
+        call.intent.trust_level = TrustLevel::Verified;
+    }
+}
+
+/// The target, if this caller may know of it: a listed agent, or one it is connected with, or itself.
+fn visible<'a>(
+    target: Option<&'a Arc<Agent>>,
+    standing: &Standing,
+    caller: &Caller,
+) -> Result<&'a Arc<Agent>, Refusal> {
+    let target = target.ok_or(Reason::AgentNotFound)?;
+    let itself = caller.agent_id() == Some(target.id);
+    match standing {
+        Standing::Connected(_) => Ok(target),
+        Standing::Blocked(_) if target.listed => Err(Reason::Blocked.into()),
+        Standing::Verified | Standing::Unverified if target.listed || itself => Ok(target),
+        _ => Err(Reason::AgentNotFound.into()),
+    }
+}
+
+/// The endpoint of an agent that takes calls.
+fn in_service(target: &Agent) -> Result<&Arc<directory::Endpoint>, Refusal> {
+    match (&target.endpoint, target.state) {
+        (Some(endpoint), AdminState::Active) => Ok(endpoint),
+        (None, _) => Err(Reason::AgentNotFound.into()),
+        _ => Err(Reason::AgentDisabled.into()),
+    }
+}
+
+/// A JSON-RPC or REST body is JSON; what a listed path takes is the agent's business.
+fn check_content_type(surface: &Surface<'_>, head: &Parts) -> Result<(), Refusal> {
+    let Some(value) = head.headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    if matches!(surface, Surface::Listed) {
+        return Ok(());
+    }
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || essence.ends_with("+json") { Ok(()) } else { Err(Reason::ContentType.into()) }
+}
+
+/// One borrowed look at the body: fills in what the record needs, and says whether a push configuration rides along.
+fn look(call: &mut Call, surface: &Surface<'_>, body: &Bytes) -> Result<bool, Refusal> {
+    let intent = &mut call.intent;
+    let id = |text: &str| bounded(text, bound::ID);
+    match surface {
+        Surface::Rpc => {
+            let seen = envelope::look(body)?;
+            intent.operation = seen.operation();
+            intent.method = Some(bounded(&seen.method, bound::METHOD));
+            intent.rpc_id = seen.id.as_json().map(Into::into);
+            intent.task_id = seen.task_id.as_deref().map(id);
+            intent.context_id = seen.context_id.as_deref().map(id);
+            intent.message_id = seen.message_id.as_deref().map(id);
+            Ok(seen.inline_push)
+        }
+        Surface::Rest { .. } if !body.is_empty() => {
+            let seen = envelope::look_rest(body)?;
+            intent.rpc_id = seen.id.as_json().map(Into::into);
+            if intent.task_id.is_none() {
+                intent.task_id = seen.task_id.as_deref().map(id);
+            }
+            intent.context_id = seen.context_id.as_deref().map(id);
+            intent.message_id = seen.message_id.as_deref().map(id);
+            Ok(seen.inline_push)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Which generation of A2A the caller speaks; decides the form of what the gateway itself says in a stream.
+fn dialect(head: &Parts, method: Option<&str>) -> Dialect {
+    match method {
+        Some(method) if !method.contains(' ') => Dialect::of_method(method),
+        _ => Dialect::of_rest_path(head.uri.path()),
+    }
+}
+
+fn parties(caller: &Caller, target: &Agent) -> Parties {
+    Parties { caller: caller.agent_id(), credential: caller.credential_id(), target: target.id }
+}
+
+/// Lets every task that is ready now run once, without a turn of the event loop.
+async fn again() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -82,6 +82,12 @@ pub enum Reason {
     Loop,
     /// The request's header section is larger than the limit.
     HeadersTooLarge,
+    /// What allowed the call was taken back while it ran: a block, a revoked key, an agent out of service.
+    Revoked,
+    /// The caller left before it could be answered; nobody reads this.
+    CallerGone,
+    /// The agent's extended card is not served here.
+    ExtendedCard,
     /// A fault of the gateway's own.
     Internal,
 }
@@ -126,6 +132,9 @@ impl Reason {
             Self::PushRefused             => Names(400, -32003, "PUSH_NOTIFICATION_NOT_SUPPORTED", "push_refused"),
             Self::Loop                    => Names(508, -32000, "LOOP_DETECTED", "loop"),
             Self::HeadersTooLarge         => Names(431, -32000, "HEADERS_TOO_LARGE", "headers_too_large"),
+            Self::Revoked                 => Names(403, -32000, "PERMISSION_DENIED", "revoked"),
+            Self::CallerGone              => Names(400, -32000, "CALLER_GONE", "caller_gone"),
+            Self::ExtendedCard            => Names(400, -32004, "UNSUPPORTED_OPERATION", "extended_card"),
             Self::Internal                => Names(500, -32603, "INTERNAL_ERROR", "internal"),
         }
     }
@@ -151,7 +160,8 @@ impl Reason {
     /// The HTTP status. Errors that SDK servers would answer inside JSON-RPC keep the status 200 there.
     #[must_use]
     pub fn status(self, binding: Binding) -> StatusCode {
-        let inside = binding == Binding::JsonRpc && matches!(self, Self::Envelope(_) | Self::PushRefused);
+        let inside =
+            binding == Binding::JsonRpc && matches!(self, Self::Envelope(_) | Self::PushRefused | Self::ExtendedCard);
         let code = if inside { 200 } else { self.names().0 };
         StatusCode::from_u16(code).expect("the table has statuses between 200 and 599 only")
     }
@@ -159,7 +169,7 @@ impl Reason {
     /// Whether the reason, as a word, is A2A's and not ours.
     #[must_use]
     pub fn is_a2a(self) -> bool {
-        matches!(self, Self::InvalidAnswer | Self::ContentType | Self::PushRefused)
+        matches!(self, Self::InvalidAnswer | Self::ContentType | Self::PushRefused | Self::ExtendedCard)
     }
 
     /// Whether it is a limit that grows with trust.
@@ -172,7 +182,7 @@ impl Reason {
     #[must_use]
     pub fn canonical(self) -> &'static str {
         match (self, self.names().0) {
-            (Self::PushRefused | Self::Loop, _) => "FAILED_PRECONDITION",
+            (Self::PushRefused | Self::ExtendedCard | Self::Loop, _) => "FAILED_PRECONDITION",
             (_, 400 | 415) => "INVALID_ARGUMENT",
             (_, 401) => "UNAUTHENTICATED",
             (_, 403) => "PERMISSION_DENIED",
@@ -239,6 +249,9 @@ impl Reason {
             Self::MethodNotAllowed { allow } => return format!("This address does not take that HTTP method: use {allow}."),
             Self::PushRefused => "Push notifications are not available here: poll the task or subscribe to it instead.",
             Self::Loop => "The call has come through this gateway before: check the agent's registered address.",
+            Self::Revoked => "The permission for this call was taken back while it ran: ask the agent's owner.",
+            Self::CallerGone => "The caller has left.",
+            Self::ExtendedCard => "This agent has no extended card here: use its public card.",
             Self::HeadersTooLarge => "The request's headers are too large: send fewer or shorter ones.",
             Self::Internal => "The gateway failed: tell its operator the request id.",
         }

@@ -34,13 +34,17 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// Further facts for the caller's program, such as which limit it was.
     pub metadata: Vec<(&'static str, String)>,
+    /// The id of the rule that decided, for the row.
+    pub rule: Option<&'static str>,
+    /// What is left of the caller's limits, as header fields.
+    pub headroom: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Refusal {
     /// A refusal for `reason`.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
-        Self { reason, retry_after: None, metadata: Vec::new() }
+        Self { reason, retry_after: None, metadata: Vec::new(), rule: None, headroom: Vec::new() }
     }
 
     /// With the time after which the same call may succeed.
@@ -54,6 +58,13 @@ impl Refusal {
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
         self.metadata.push((key, value.into()));
+        self
+    }
+
+    /// With the rule that decided.
+    #[must_use]
+    pub fn by_rule(mut self, rule: &'static str) -> Self {
+        self.rule = Some(rule);
         self
     }
 
@@ -135,6 +146,7 @@ fn add_headers(refusal: &Refusal, ctx: &RenderContext<'_>, headers: &mut HeaderM
     if let Some(seconds) = refusal.retry_seconds() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    headers.extend(refusal.headroom.iter().cloned());
     match refusal.reason {
         Reason::CredentialMissing => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"trust-gateway\""));

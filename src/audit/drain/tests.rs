@@ -194,11 +194,14 @@ fn acts() -> impl Strategy<Value = Vec<(u8, Act)>> {
     prop::collection::vec((0..2_u8, act), 1..160)
 }
 
+/// How a call ended, and whether that was to be written.
+type ToldEnd = (Ending, Option<Written>);
+
 /// What callers were told.
 #[derive(Default)]
 struct Told {
     /// Intents, and outcomes where there is one (`None`: interrupted by a drop), by request id.
-    calls: HashMap<u128, (Option<Written>, Option<(Ending, Option<Written>)>)>,
+    calls: HashMap<u128, (Option<Written>, Option<ToldEnd>)>,
     refused: Vec<(Uuid, Written)>,
 }
 

@@ -1,0 +1,54 @@
+//! Cards are answered here, from the directory: they cost the agent nothing and are there while it is away.
+
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+
+use super::reason::Reason;
+use super::refusal::Refusal;
+use super::{Body, Call, Worker};
+use crate::audit::record::{Decision, Ending};
+use crate::directory::Agent;
+use crate::limit::Abuse;
+
+impl Worker {
+    pub(super) async fn card(&self, call: &mut Call, target: &Agent, head: &Parts) -> Result<Response<Body>, Refusal> {
+        if let Some(source) = call.intent.client_ip {
+            self.shared.limits.abuse(source, Abuse::Card)?;
+        }
+        let card = target.card.as_ref().ok_or(Reason::AgentNotFound)?;
+        let unchanged = unchanged(head, &card.etag);
+        let status = if unchanged { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+        let sent = if unchanged || head.method == Method::HEAD { bytes::Bytes::new() } else { card.json.clone() };
+        call.intent.decision = Decision::Allowed;
+        let recorded = call.answered_here(Ending::Completed, status.as_u16(), sent.len())?;
+        recorded.written.await?;
+
+        let mut response = Response::new(Body::Whole(sent));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, card.etag.clone());
+        if let Ok(value) = HeaderValue::try_from(card.last_modified.to_http_date()) {
+            headers.insert(header::LAST_MODIFIED, value);
+        }
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
+        if !unchanged {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(card.json.len()));
+        }
+        if let Ok(value) = HeaderValue::try_from(recorded.request_id.hyphenated().to_string()) {
+            headers.insert("x-openagora-request-id", value);
+        }
+        headers.insert("x-openagora-trust-level", HeaderValue::from_static(call.intent.trust_level.as_str()));
+        Ok(response)
+    }
+}
+
+/// RFC 9110 section 13.1.2: a list of tags or `*`, compared weakly.
+fn unchanged(head: &Parts, etag: &HeaderValue) -> bool {
+    head.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        value
+            .split(',')
+            .map(str::trim)
+            .any(|tag| tag == "*" || tag.trim_start_matches("W/").as_bytes() == etag.as_bytes())
+    })
+}

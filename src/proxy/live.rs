@@ -1,0 +1,200 @@
+//! Calls that are being answered, and how they are ended from outside.
+//!
+//! What an agent sends passes through a [`Tap`]. Closing the tap drops the agent's connection at once, from any thread, whether
+//! or not anybody is reading the answer: a reader that has stalled is never polled, so the cut cannot wait for it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
+use http_body::{Body as _, Frame};
+use hyper::body::{Bytes, Incoming};
+use uuid::Uuid;
+
+/// Why the gateway ends a call that is being answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// One side blocked the other, or the key was revoked, or the agent was taken out of service.
+    Revoked,
+    /// The gateway is shutting down.
+    Draining,
+}
+
+impl Cut {
+    /// The word in the row's `reason`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// The one place an agent's answer comes through.
+#[derive(Debug, Default)]
+pub struct Tap(Mutex<TapState>);
+
+#[derive(Debug, Default)]
+struct TapState {
+    upstream: Option<Incoming>,
+    cut: Option<Cut>,
+    waker: Option<Waker>,
+}
+
+/// What came through the tap.
+#[derive(Debug)]
+pub enum Drawn {
+    /// A frame, and whether the body is at its end with it.
+    Frame(Frame<Bytes>, bool),
+    /// The end.
+    End,
+    /// The agent broke off.
+    Broken(hyper::Error),
+    /// The tap was closed from outside.
+    Cut(Cut),
+}
+
+impl Tap {
+    fn state(&self) -> MutexGuard<'_, TapState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets an answer flow, unless the tap has been closed meanwhile.
+    pub fn attach(&self, upstream: Incoming) {
+        let mut state = self.state();
+        if state.cut.is_none() {
+            state.upstream = Some(upstream);
+        }
+    }
+
+    /// Closes the tap: the agent's connection is dropped now, and whoever waits for the answer is woken.
+    pub fn cut(&self, why: Cut) {
+        let (upstream, waker) = {
+            let mut state = self.state();
+            state.cut.get_or_insert(why);
+            (state.upstream.take(), state.waker.take())
+        };
+        drop(upstream);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Lets go of the agent's connection.
+    pub fn close(&self) {
+        let upstream = self.state().upstream.take();
+        drop(upstream);
+    }
+
+    /// Whether the tap has been closed; wakes the task when it is.
+    pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<Cut> {
+        let mut state = self.state();
+        match state.cut {
+            Some(cut) => Poll::Ready(cut),
+            None => {
+                state.remember(cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The next frame of the answer.
+    pub fn poll_draw(&self, cx: &mut Context<'_>) -> Poll<Drawn> {
+        let mut state = self.state();
+        if let Some(cut) = state.cut {
+            return Poll::Ready(Drawn::Cut(cut));
+        }
+        let Some(upstream) = state.upstream.as_mut() else {
+            return Poll::Ready(Drawn::End);
+        };
+        let drawn = match std::pin::Pin::new(&mut *upstream).poll_frame(cx) {
+            Poll::Pending => {
+                state.remember(cx);
+                return Poll::Pending;
+            }
+            Poll::Ready(None) => Drawn::End,
+            Poll::Ready(Some(Err(error))) => Drawn::Broken(error),
+            Poll::Ready(Some(Ok(frame))) => {
+                let last = upstream.is_end_stream();
+                Drawn::Frame(frame, last)
+            }
+        };
+        if !matches!(drawn, Drawn::Frame(_, false)) {
+            state.upstream = None;
+        }
+        Poll::Ready(drawn)
+    }
+}
+
+impl TapState {
+    fn remember(&mut self, cx: &Context<'_>) {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+}
+
+/// Who is in a call, so that a change in the directory finds it.
+#[derive(Debug)]
+pub struct Parties {
+    /// The calling agent.
+    pub caller: Option<Uuid>,
+    /// Its key.
+    pub credential: Option<Uuid>,
+    /// The agent called.
+    pub target: Uuid,
+}
+
+/// The calls one worker is forwarding.
+#[derive(Debug, Default)]
+pub struct Live(DashMap<Uuid, (Parties, Arc<Tap>), RandomState>);
+
+impl Live {
+    /// Enters a call; it leaves when the guard is dropped.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, request_id: Uuid, parties: Parties) -> Entered {
+        let tap = Arc::new(Tap::default());
+        self.0.insert(request_id, (parties, Arc::clone(&tap)));
+        Entered { live: Arc::clone(self), request_id, tap }
+    }
+
+    /// Cuts every call for which `why` finds a reason.
+    pub fn cut_where(&self, why: impl Fn(&Parties) -> Option<Cut>) {
+        let doomed: Vec<(Arc<Tap>, Cut)> =
+            self.0.iter().filter_map(|entry| why(&entry.0).map(|cut| (Arc::clone(&entry.1), cut))).collect();
+        for (tap, cut) in doomed {
+            tap.cut(cut);
+        }
+    }
+
+    /// How many calls are being forwarded.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A call's place among the live ones.
+#[derive(Debug)]
+pub struct Entered {
+    live: Arc<Live>,
+    request_id: Uuid,
+    /// What its answer comes through.
+    pub tap: Arc<Tap>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.tap.close();
+        self.live.0.remove(&self.request_id);
+    }
+}

@@ -1,0 +1,182 @@
+//! A connection whose peer is waited for only so long.
+//!
+//! hyper's own header limit starts late (after the protocol is known) and also ends idle keep-alive connections, so the limits
+//! are kept here, under it: time for a head to arrive once it has begun, time for the first byte, time without any call.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// How long a peer is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From the first byte of a head (or the start of the connection) to its end.
+    pub head: Duration,
+    /// Between calls.
+    pub idle: Duration,
+}
+
+/// What the service knows of a connection and the stream below needs.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    open: AtomicU32,
+    served: AtomicBool,
+    http2: AtomicBool,
+}
+
+impl Activity {
+    /// A request's head has arrived; the connection is busy until the guard is dropped.
+    #[must_use]
+    pub(super) fn begin(self: &Arc<Self>, http2: bool) -> Busy {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.served.store(true, Ordering::Relaxed);
+        if http2 {
+            self.http2.store(true, Ordering::Relaxed);
+        }
+        Busy(Arc::clone(self))
+    }
+}
+
+/// A request being served.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stream with patience.
+pub(super) struct Patient<S> {
+    inner: S,
+    activity: Arc<Activity>,
+    patience: Patience,
+    since: Instant,
+    phase: Phase,
+    timer: Pin<Box<Sleep>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Waiting for a head, or in the middle of one.
+    Head,
+    /// Serving.
+    Busy,
+    /// Between calls.
+    Idle,
+}
+
+impl<S> Patient<S> {
+    /// Wraps `inner`; the wait for the first head begins now.
+    pub(super) fn new(inner: S, activity: Arc<Activity>, patience: Patience) -> Self {
+        let since = Instant::now();
+        let timer = Box::pin(tokio::time::sleep_until(since + patience.head));
+        Self { inner, activity, patience, since, phase: Phase::Head, timer }
+    }
+
+    /// Follows the service: which phase the connection is in.
+    fn observe(&mut self) {
+        let busy = self.activity.open.load(Ordering::Relaxed) > 0;
+        let next = match self.phase {
+            _ if busy => Phase::Busy,
+            Phase::Busy => Phase::Idle,
+            Phase::Head if self.activity.served.load(Ordering::Relaxed) && self.is_http2() => Phase::Idle,
+            same => same,
+        };
+        self.enter(next);
+    }
+
+    fn enter(&mut self, next: Phase) {
+        if next != self.phase {
+            self.phase = next;
+            self.since = Instant::now();
+        }
+    }
+
+    fn is_http2(&self) -> bool {
+        self.activity.http2.load(Ordering::Relaxed)
+    }
+
+    fn limit(&self) -> Duration {
+        match self.phase {
+            Phase::Head => self.patience.head,
+            Phase::Idle | Phase::Busy => self.patience.idle,
+        }
+    }
+
+    /// Ready when the peer has been waited for long enough.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            // Set again only when it would fire too late: most waits end before they matter.
+            let due = self.since + self.limit();
+            if self.timer.deadline() > due {
+                self.timer.as_mut().reset(due);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            self.observe();
+            let now = Instant::now();
+            let due = self.since + self.limit();
+            if self.phase == Phase::Busy {
+                // Calls have limits of their own; look again later.
+                self.since = now;
+                self.timer.as_mut().reset(now + self.patience.head);
+            } else if due <= now {
+                return Poll::Ready(io::Error::from(io::ErrorKind::TimedOut));
+            } else {
+                self.timer.as_mut().reset(due);
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.observe();
+        let before = buf.filled().len();
+        match Pin::new(&mut this.inner).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                // On HTTP/1 bytes between calls begin a head; on HTTP/2 they may be anything.
+                if this.phase == Phase::Idle && buf.filled().len() > before && !this.is_http2() {
+                    this.enter(Phase::Head);
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => this.poll_patience(cx).map(Err),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+    }
+}

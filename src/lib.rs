@@ -19,13 +19,15 @@
 //! | [`registry`] | agents, connections, keys: the rules of their life; health probes |
 //! | [`store`] | the database behind one interface |
 //! | [`control`] | the HTTP API for agents and operators |
+//! | [`gateway`] | all of it put together, started and stopped |
 //! | [`cli`] | the commands |
 //! | [`config`] | every setting, its default, its check |
 //! | [`clock`] | time as a parameter, so that tests can set it |
 //! | [`telemetry`] | logs |
 //!
 //! Imports point one way: `server -> proxy -> {identity, trust, policy, limit, a2a, audit}`, `control -> {registry, audit}`,
-//! `registry` and `audit` -> `store`. Nothing imports `control`, `cli` or `server` but the program itself; `proxy` never
+//! `registry` and `audit` -> `store`. Nothing imports `control` or `server` but [`gateway`], which puts the house
+//! together, and nothing imports `cli`; `proxy` never
 //! touches SQL; `a2a` and `trust` do no I/O; `store` knows no HTTP.
 
 pub mod a2a;
@@ -35,6 +37,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod directory;
+pub mod gateway;
 pub mod identity;
 pub mod limit;
 pub mod policy;

@@ -3,6 +3,7 @@
 //! Opens no database and no port: it may run beside a gateway that works.
 
 use crate::config::Config;
+use crate::gateway;
 use crate::proxy::roots;
 use crate::server::tls::TlsFiles;
 use crate::telemetry::escaped;
@@ -21,10 +22,8 @@ pub(super) fn check(config: &Config) -> Result<(), Vec<String>> {
     if let Err(error) = roots::client_config(&config.upstream.roots) {
         wrong.push(format!("upstream.roots: {error}"));
     }
-    if let Some(file) = &config.policy.file
-        && let Err(error) = std::fs::read_to_string(file)
-    {
-        wrong.push(format!("policy.file: {}: cannot be read: {error}", file.display()));
+    if let Err(error) = gateway::policy(config) {
+        wrong.push(format!("policy.file: {error}"));
     }
     if config.data_dir.exists() && !config.data_dir.is_dir() {
         wrong.push(format!("data_dir: {} is not a directory", config.data_dir.display()));

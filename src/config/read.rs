@@ -50,6 +50,14 @@ impl LoadSource {
         Self { file: Some(file.into()), ..Self::default() }
     }
 
+    /// Something that differs once the file has been changed.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<(std::time::SystemTime, u64)> {
+        let file = self.file.as_ref().or(self.fallback.as_ref())?;
+        let meta = std::fs::metadata(file).ok()?;
+        Some((meta.modified().ok()?, meta.len()))
+    }
+
     /// The same with these environment variables; those that are not ours are ignored.
     #[must_use]
     pub fn with_env(mut self, env: impl IntoIterator<Item = (String, String)>) -> Self {

@@ -1,0 +1,39 @@
+//! What can stand in the way of a start.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why the gateway did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    Listen(&'static str, SocketAddr, std::io::Error),
+    /// A directory or file cannot be made or read.
+    File(PathBuf, std::io::Error),
+    /// The database cannot be opened.
+    Store(PathBuf, crate::store::StoreError),
+    /// Anything else, already in words that say what to do.
+    Other(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(setting, address, error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                write!(
+                    f,
+                    "{setting} = \"{address}\": another program listens there already; stop it, or set another address"
+                )
+            }
+            Self::Listen(setting, address, error) => {
+                write!(f, "{setting} = \"{address}\": cannot listen there: {error}")
+            }
+            Self::File(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Store(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Other(message) => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}

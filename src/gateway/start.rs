@@ -1,0 +1,303 @@
+//! The start, in the order that the promises need.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::reload::Reloadable;
+use super::world::World;
+use super::{Gateway, StartError, entry, fetch};
+use crate::audit::drain::Drain;
+use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
+use crate::clock::Clock;
+use crate::config::{self, Addresses, Config, PublicUrl, Registration};
+use crate::control::{self, Control};
+use crate::directory::Directory;
+use crate::limit::{Limits, Seed};
+use crate::proxy::{self, UpstreamTls, Worker};
+use crate::registry::health::{Health, HealthSettings};
+use crate::registry::vault::{self, Vault};
+use crate::registry::{self, Registry};
+use crate::server::tls::{TlsFiles, TlsReloader};
+use crate::server::{self, Patience, Server};
+use crate::store::Store;
+use crate::store::call_query::{CallFilter, CallPage};
+
+/// How long a connection may be without a call.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, StartError> {
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
+    private_dir(&config.data_dir)?;
+
+    // The ports first: a second gateway on the same data stops here, before it touches anything.
+    let public = listen("server.listen", config.server.listen).await?;
+    let admin = listen("admin.listen", config.admin.listen).await?;
+    let addresses = (address(&public, "server.listen")?, address(&admin, "admin.listen")?);
+    let public_tls = tls(TlsFiles::of(&config.server.tls))?;
+    let admin_tls = tls(TlsFiles::of(&config.admin.tls))?;
+    let policy = Arc::new(ArcSwap::new(super::reload::policy(&config).map_err(StartError::Other)?));
+
+    // State: the database, the keys, and what the journals of dead predecessors still hold.
+    let file = config.database_file();
+    let store = Store::open_sqlite(&file).await.map_err(|error| StartError::Store(file.clone(), error))?;
+    let stored = |error| StartError::Store(file.clone(), error);
+    let keys = config.keys_dir();
+    let vault = Arc::new(Vault::open(&keys.join("secrets.key")).map_err(other)?);
+    let limit_secret = vault::key_file(&keys.join("limits.key")).map_err(other)?;
+    let node_id = store.node_id().await.map_err(stored)?;
+    let journal_dir = config.journal_dir();
+    let recovered = Drain::recover(&store, &journal_dir).await.map_err(other)?;
+    info!(?recovered, "journals of earlier runs");
+
+    // Limits, from what is left of the days and periods before.
+    let state = store.limit_state(clock.wall()).await.map_err(stored)?;
+    let seeds = state
+        .iter()
+        .map(|row| Seed {
+            key: row.key,
+            day: row.day,
+            used: u32::try_from(row.used).unwrap_or(u32::MAX),
+            tat_us: row.tat_us,
+        })
+        .collect();
+    let limits = Arc::new(Limits::new(clock.clone(), policy.load_full(), limit_secret, seeds));
+
+    // The path of calls.
+    let public_url = config.server.public_url.clone();
+    let public_url = public_url.unwrap_or_else(|| PublicUrl::of_listener(addresses.0, public_tls.is_some()));
+    let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
+    let settings = Arc::new(ArcSwap::from_pointee(super::reload::proxy_settings(&config)));
+    let shared = Arc::new(proxy::Shared {
+        directory: Arc::clone(&directory),
+        limits: Arc::clone(&limits),
+        policy: Arc::clone(&policy),
+        clock: clock.clone(),
+        settings: Arc::clone(&settings),
+        pseudonym: format!("trust-gateway-{}", &node_id.as_simple().to_string()[..12]),
+    });
+    let count = match config.server.workers {
+        0 => std::thread::available_parallelism().map_or(2, usize::from),
+        n => n,
+    };
+    let journal_config = JournalConfig {
+        dir: journal_dir.clone(),
+        durability: match config.audit.durability {
+            config::Durability::Process => Durability::Process,
+            config::Durability::Disk => Durability::Disk,
+        },
+        segment_bytes: config.audit.segment.bytes(),
+        full_addresses: config.audit.addresses == Addresses::Full,
+        node_id,
+    };
+    let journal = Journal::create(journal_config, count, clock.clone());
+    let journal = Arc::new(journal.map_err(|error| StartError::File(journal_dir, error))?);
+    let upstream_tls = upstream_tls(&config)?;
+    let workers: Vec<Arc<Worker>> = (0..count)
+        .map(|n| {
+            let (shared, tls) = (Arc::clone(&shared), upstream_tls.clone());
+            Arc::new(Worker::new(shared, journal.worker(n), tls, config.upstream.pool_idle))
+        })
+        .collect();
+    let drain = Drain::start(store.clone(), &journal, clock.clone());
+
+    // The directory, and what keeps it true.
+    let live = workers.iter().map(|worker| Arc::clone(worker.live())).collect();
+    let builder = super::reload::builder(&config, public_url.as_str(), &vault, &limits, &policy.load());
+    let world = Arc::new(World::new(store.clone(), builder, Arc::clone(&directory), live));
+    world.rebuild().await;
+
+    // The control plane.
+    let registry_settings = registry::Settings {
+        key_prefix: config.agents.key_prefix.clone(),
+        allow_networks: config.agents.allow_networks.clone(),
+    };
+    let registry = Registry::new(store.clone(), Arc::clone(&vault), clock.clone(), registry_settings, world.reload());
+    let registry = Arc::new(registry);
+    let token_file = config.admin_token_file();
+    let first_token = registry::operators::ensure_first(&store, &clock, &token_file).await.map_err(other)?;
+    let control = Arc::new(control_of(&config, &registry, &store, public_url.as_str(), &journal, &drain, &directory));
+    let networks = Arc::new(ArcSwap::from_pointee(config.agents.allow_networks.clone()));
+    let fetch = fetch::fetcher(upstream_tls.clone(), Arc::clone(&networks));
+    let health = HealthSettings {
+        interval: config.health.interval,
+        timeout: config.health.timeout,
+        concurrency: config.health.concurrency,
+    };
+    let health = Health::new(Arc::clone(&registry), fetch, health);
+
+    // The doors.
+    let (drain_timeout, drain_timeout_seen) = watch::channel(config.server.drain_timeout);
+    let server_settings = server::Settings {
+        patience: Patience { head: config.server.header_timeout, idle: KEEP_ALIVE },
+        max_header_bytes: config.server.max_header_bytes.as_usize(),
+        max_headers: config.server.max_headers,
+        max_connections: config.server.max_connections,
+        drain_timeout: drain_timeout_seen,
+    };
+    let (stop, stopping) = watch::channel(false);
+    let admin_url = PublicUrl::of_listener(addresses.1, admin_tls.is_some()).as_str().to_owned();
+    let mut tasks = vec![
+        tokio::spawn(async move { health.run().await }),
+        tokio::spawn(housekeeping(Arc::clone(&limits), public_tls.clone(), admin_tls.clone())),
+        tokio::spawn(server::operator::serve(
+            admin,
+            entry::entry(control::operator(Arc::clone(&control))),
+            admin_tls.clone(),
+            server_settings.clone(),
+            stopping,
+        )),
+    ];
+    tasks.shrink_to_fit();
+    let api = entry::entry(control::public(Arc::clone(&control)));
+    let server = Server::start(public, workers, api, public_tls.clone(), &server_settings)
+        .map_err(|error| StartError::Other(format!("the workers cannot be started: {error}")))?;
+    info!(public = %public_url.as_str(), operators = %admin_url, workers = count, node = %node_id, "serving");
+
+    let reloadable = Reloadable {
+        running: tokio::sync::Mutex::new(config.clone()),
+        public_url: public_url.as_str().to_owned(),
+        vault,
+        limits,
+        policy,
+        settings,
+        world,
+        networks,
+        drain_timeout,
+        public_tls,
+        admin_tls,
+        control,
+    };
+    Ok(Gateway {
+        public: addresses.0,
+        admin: addresses.1,
+        public_url: public_url.as_str().to_owned(),
+        admin_url,
+        data_dir: config.data_dir.clone(),
+        admin_token_file: token_file,
+        first_token,
+        store,
+        journal,
+        drain,
+        server,
+        reloadable: Arc::new(reloadable),
+        stop,
+        tasks,
+    })
+}
+
+fn other(error: impl std::fmt::Display) -> StartError {
+    StartError::Other(error.to_string())
+}
+
+/// A directory only its owner can look into: it holds keys and the log.
+fn private_dir(path: &Path) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| StartError::File(path.to_owned(), error))
+}
+
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Listen(setting, address, error))
+}
+
+fn address(listener: &TcpListener, setting: &'static str) -> Result<SocketAddr, StartError> {
+    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+    listener.local_addr().map_err(|error| StartError::Listen(setting, unknown, error))
+}
+
+fn tls(files: Option<TlsFiles>) -> Result<Option<Arc<TlsReloader>>, StartError> {
+    files.map(|files| TlsReloader::load(files).map(Arc::new).map_err(other)).transpose()
+}
+
+fn upstream_tls(config: &Config) -> Result<UpstreamTls, StartError> {
+    let base = proxy::roots::client_config(&config.upstream.roots).map_err(other)?;
+    let offering = |protocol: &[u8]| {
+        let mut own = rustls::ClientConfig::clone(&base);
+        own.alpn_protocols = vec![protocol.to_vec()];
+        Arc::new(own)
+    };
+    Ok(UpstreamTls { http1: offering(b"http/1.1"), http2: offering(b"h2") })
+}
+
+fn control_of(
+    config: &Config,
+    registry: &Arc<Registry>,
+    store: &Store,
+    public_url: &str,
+    journal: &Arc<Journal>,
+    drain: &Drain,
+    directory: &crate::directory::Current,
+) -> Control {
+    let (for_active, for_ready, for_cards) = (Arc::clone(journal), Arc::clone(journal), Arc::clone(directory));
+    let flusher = drain.handle();
+    Control {
+        registry: Arc::clone(registry),
+        store: store.clone(),
+        public_url: public_url.to_owned(),
+        open_registration: Arc::new(AtomicBool::new(config.agents.registration == Registration::Open)),
+        served_card: Arc::new(move |id| {
+            let card = for_cards.load().agent(id)?.card.clone()?;
+            Some((card.json.clone(), card.etag.to_str().unwrap_or_default().to_owned()))
+        }),
+        active_calls: Arc::new(move || for_active.active()),
+        drain_flush: Some(Arc::new(move || {
+            let flusher = flusher.clone();
+            // With the database away the log shows what it has.
+            Box::pin(async move { drop(tokio::time::timeout(Duration::from_secs(2), flusher.flush()).await) })
+        })),
+        calls: calls_of(store.clone()),
+        ready: Arc::new(move || match for_ready.health() {
+            JournalHealth::Healthy => Ok(()),
+            JournalHealth::Down { since, why } => Err(format!("calls cannot be recorded since {since}: {why}")),
+        }),
+    }
+}
+
+fn calls_of(store: Store) -> control::Calls {
+    Arc::new(move |query| {
+        let store = store.clone();
+        let filter = CallFilter {
+            agent: query.agent,
+            target: query.target,
+            caller: query.caller,
+            id: query.id,
+            trust_level: query.trust_level,
+            outcome: query.outcome,
+            decision: query.decision,
+            operation: query.operation,
+            status: query.status,
+            since: query.since,
+            until: query.until,
+            task_id: query.task_id,
+            context_id: query.context_id,
+        };
+        let page = CallPage { after: query.after, limit: query.limit };
+        Box::pin(async move { store.calls(&filter, &page).await })
+    })
+}
+
+/// What needs a look now and then: idle limits, changed certificates.
+async fn housekeeping(limits: Arc<Limits>, public: Option<Arc<TlsReloader>>, admin: Option<Arc<TlsReloader>>) {
+    let mut turn = tokio::time::interval(Duration::from_secs(10));
+    loop {
+        turn.tick().await;
+        limits.sweep();
+        for tls in [&public, &admin].into_iter().flatten() {
+            match tls.reload_if_changed() {
+                Ok(true) => info!("the TLS certificate was reloaded"),
+                Ok(false) => {}
+                Err(error) => warn!(%error, "the changed TLS certificate cannot be used, the old one stays"),
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The whole gateway, started on free ports against scripted agents, spoken to over real sockets.
+
+#![allow(clippy::large_futures)] // a test holds its whole world in one future
+
+mod support;
+
+mod calls;
+mod crash;
+mod limits;
+mod misbehaving;
+mod streams;

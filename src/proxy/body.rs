@@ -157,7 +157,7 @@ impl Answer {
     fn begin(mut self: Box<Self>, next: Option<Result<Frame<Bytes>, CutShort>>) -> Body {
         match next {
             None => return Body::Whole(Bytes::new()),
-            Some(Err(cut)) => self.state = State::Cutting { why: cut.0, sent: true },
+            Some(Err(cut)) => self.state = State::Cutting { why: cut.0, sent: false },
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) if matches!(self.state, State::Over) => return Body::Whole(data),
                 Ok(data) => self.unread(Frame::data(data)),

@@ -6,6 +6,7 @@
 mod entry;
 mod error;
 mod fetch;
+mod lock;
 mod reload;
 mod start;
 mod world;
@@ -46,6 +47,7 @@ pub struct Gateway {
     server: Server,
     reloadable: Arc<Reloadable>,
     stop: watch::Sender<bool>,
+    serving: lock::Serving,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -192,6 +194,7 @@ impl Gateway {
             let _ = task.await;
         }
         // What the database does not take now stays in the journal for the next start.
+        drop(self.serving);
         if tokio::time::timeout(Duration::from_secs(10), self.drain.finish()).await.is_err() {
             warn!("the database did not take the last rows in time; the next start writes them");
         }

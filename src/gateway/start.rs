@@ -118,16 +118,14 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     world.rebuild().await;
 
     // The control plane.
-    let registry_settings = registry::Settings {
-        key_prefix: config.agents.key_prefix.clone(),
-        allow_networks: config.agents.allow_networks.clone(),
-    };
+    let networks = Arc::new(ArcSwap::from_pointee(config.agents.allow_networks.clone()));
+    let registry_settings =
+        registry::Settings { key_prefix: config.agents.key_prefix.clone(), allow_networks: Arc::clone(&networks) };
     let registry = Registry::new(store.clone(), Arc::clone(&vault), clock.clone(), registry_settings, world.reload());
     let registry = Arc::new(registry);
     let token_file = config.admin_token_file();
     let first_token = registry::operators::ensure_first(&store, &clock, &token_file).await.map_err(other)?;
     let control = Arc::new(control_of(&config, &registry, &store, public_url.as_str(), &journal, &drain, &directory));
-    let networks = Arc::new(ArcSwap::from_pointee(config.agents.allow_networks.clone()));
     let fetch = fetch::fetcher(upstream_tls.clone(), Arc::clone(&networks));
     let health = HealthSettings {
         interval: config.health.interval,

@@ -19,6 +19,7 @@ pub mod vault;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use serde_json::Value;
@@ -85,12 +86,12 @@ pub struct Settings {
     /// How new API keys begin.
     pub key_prefix: String,
     /// Networks on which endpoints may live although they are private.
-    pub allow_networks: Vec<IpNet>,
+    pub allow_networks: Arc<ArcSwap<Vec<IpNet>>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { key_prefix: token::KEY_PREFIX.to_owned(), allow_networks: Vec::new() }
+        Self { key_prefix: token::KEY_PREFIX.to_owned(), allow_networks: Arc::default() }
     }
 }
 

@@ -8,6 +8,7 @@ mod error;
 mod fetch;
 mod lock;
 mod reload;
+mod signals;
 mod start;
 mod world;
 
@@ -31,6 +32,8 @@ use crate::telemetry::Telemetry;
 pub use error::StartError;
 use reload::Reloadable;
 pub use reload::{ReloadError, Reloaded, policy};
+pub use signals::Signals;
+use signals::Told;
 
 /// A running gateway.
 pub struct Gateway {
@@ -128,21 +131,20 @@ impl Gateway {
     }
 
     /// Waits until the process is told to stop (SIGTERM, SIGINT), reloading the configuration on SIGHUP or when its file changes.
-    pub async fn until_stopped_with(&self, source: Option<LoadSource>, telemetry: Option<&Telemetry>) {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-        else {
-            warn!("signals cannot be listened for");
-            return;
-        };
-        let mut watched = source.as_ref().map(|source| source.fingerprint());
+    pub async fn until_stopped_with(
+        &self,
+        mut signals: Signals,
+        source: Option<LoadSource>,
+        telemetry: Option<&Telemetry>,
+    ) {
+        let mut watched = self.fingerprint(source.as_ref()).await;
         let mut look = tokio::time::interval(Duration::from_secs(2));
         loop {
             tokio::select! {
-                _ = term.recv() => break,
-                _ = int.recv() => break,
-                _ = hup.recv() => self.reload_from(source.as_ref(), telemetry).await,
+                told = signals.told() => match told {
+                    Told::Stop => break,
+                    Told::Reload => self.reload_from(source.as_ref(), telemetry).await,
+                },
                 _ = look.tick() => {
                     let now = source.as_ref().map(|source| source.fingerprint());
                     if now != watched {
@@ -156,8 +158,8 @@ impl Gateway {
     }
 
     /// Waits until the process is told to stop.
-    pub async fn until_stopped(&self) {
-        self.until_stopped_with(None, None).await;
+    pub async fn until_stopped(&self, signals: Signals) {
+        self.until_stopped_with(signals, None, None).await;
     }
 
     async fn reload_from(&self, source: Option<&LoadSource>, telemetry: Option<&Telemetry>) {

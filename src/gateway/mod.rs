@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use crate::audit::drain::Drain;
 use crate::audit::journal::Journal;
 use crate::clock::Clock;
-use crate::config::{Config, LoadSource};
+use crate::config::{Config, Fingerprint, LoadSource, fingerprint};
 use crate::server::Server;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -47,10 +47,10 @@ pub struct Gateway {
     store: Store,
     journal: Arc<Journal>,
     drain: Drain,
+    serving: lock::Serving,
     server: Server,
     reloadable: Arc<Reloadable>,
     stop: watch::Sender<bool>,
-    serving: lock::Serving,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -146,7 +146,7 @@ impl Gateway {
                     Told::Reload => self.reload_from(source.as_ref(), telemetry).await,
                 },
                 _ = look.tick() => {
-                    let now = source.as_ref().map(|source| source.fingerprint());
+                    let now = self.fingerprint(source.as_ref()).await;
                     if now != watched {
                         watched = now;
                         self.reload_from(source.as_ref(), telemetry).await;
@@ -155,6 +155,12 @@ impl Gateway {
             }
         }
         info!("stopping: no new connections, open calls may end");
+    }
+
+    /// Something that differs once the configuration, or the policy it names, has been changed.
+    async fn fingerprint(&self, source: Option<&LoadSource>) -> [Option<Fingerprint>; 2] {
+        let policy = self.reloadable.running.lock().await.policy.file.clone();
+        [source.and_then(LoadSource::fingerprint), policy.and_then(|file| fingerprint(&file))]
     }
 
     /// Waits until the process is told to stop.
@@ -188,6 +194,7 @@ impl Gateway {
 
     /// Stops: no new connections, open calls may end within the drain time, every record becomes a row.
     pub async fn shutdown(self) {
+        drop(self.serving);
         self.server.shutdown().await;
         let _ = self.stop.send(true);
         for task in self.tasks {
@@ -196,7 +203,6 @@ impl Gateway {
             let _ = task.await;
         }
         // What the database does not take now stays in the journal for the next start.
-        drop(self.serving);
         if tokio::time::timeout(Duration::from_secs(10), self.drain.finish()).await.is_err() {
             warn!("the database did not take the last rows in time; the next start writes them");
         }

@@ -188,6 +188,9 @@ impl Worker {
             Surface::Rpc | Surface::Rest { .. } | Surface::Listed => {}
         }
 
+        if asked.agent == route::WELL_KNOWN {
+            return Err(Reason::BaseUrlWithoutSlash.into());
+        }
         // 5. Read: the whole body, bounded, and one borrowed look at it.
         check_content_type(&surface, head)?;
         let bytes = read::whole(body, head.version, &settings.body).await?;

@@ -5,7 +5,12 @@
 mod support;
 
 mod calls;
+mod cards;
 mod crash;
+mod hostile;
+mod journal_down;
+mod lifecycle;
 mod limits;
 mod misbehaving;
 mod streams;
+mod transport;

@@ -150,6 +150,10 @@ impl Answer {
                 Poll::Pending => break,
             }
         }
+        if let State::Cutting { sent, .. } = &mut self.state {
+            // The head has not left yet.
+            *sent = false;
+        }
         Body::Flowing(self)
     }
 

@@ -1,7 +1,8 @@
 //! The access log: one line for each call, when its outcome is known.
 //!
 //! Promises that a line holds ids, numbers and words of our own only: nothing that a caller wrote, and no credential. Costs
-//! nothing but a look while it is off.
+//! nothing but a look while it is off. The fields are named as the columns of `proxy_calls`; `target` and `level` alone would
+//! be taken for the line's own.
 
 use uuid::Uuid;
 
@@ -43,15 +44,15 @@ impl Facts {
         tracing::info!(
             target: ACCESS,
             request_id = %self.request_id,
-            caller = self.caller.map(tracing::field::display),
-            target = self.target.map(tracing::field::display),
-            level = self.level.as_str(),
+            caller_agent_id = self.caller.map(tracing::field::display),
+            target_agent_id = self.target.map(tracing::field::display),
+            trust_level = self.level.as_str(),
             operation = self.operation.as_str(),
-            status = outcome.status_code,
+            status_code = outcome.status_code,
             outcome = outcome.ending.as_str(),
             reason = outcome.reason.or(self.reason),
             latency_ms = outcome.latency_ms,
-            bytes = outcome.response_bytes,
+            response_bytes = outcome.response_bytes,
             "call"
         );
     }

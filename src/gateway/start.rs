@@ -15,7 +15,7 @@ use super::reload::Reloadable;
 use super::upkeep::Upkeep;
 use super::world::World;
 use super::{Gateway, StartError, entry, fetch};
-use crate::audit::drain::Drain;
+use crate::audit::drain::{Drain, Recovered};
 use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
 use crate::clock::Clock;
 use crate::config::{self, Addresses, Config, PublicUrl, Registration};
@@ -58,7 +58,10 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let node_id = store.node_id().await.map_err(stored)?;
     let journal_dir = config.journal_dir();
     let recovered = Drain::recover(&store, &journal_dir).await.map_err(other)?;
-    info!(?recovered, "journals of earlier runs");
+    if recovered.journals > 0 || recovered.left_alone > 0 {
+        let Recovered { journals, rows, left_alone } = recovered;
+        info!(journals, rows, left_alone, "the journals of earlier runs are in the database now");
+    }
 
     // Limits, from what is left of the days and periods before.
     let state = store.limit_state(clock.wall()).await.map_err(stored)?;
@@ -220,11 +223,26 @@ fn other(error: impl std::fmt::Display) -> StartError {
     StartError::Other(error.to_string())
 }
 
-/// A directory only its owner can look into: it holds keys and the log.
+/// A directory only its owner can look into: it holds keys and the log. One that is there already keeps its mode: somebody
+/// may have chosen it.
 fn private_dir(path: &Path) -> Result<(), StartError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| StartError::File(path.to_owned(), error))
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let failed = |error| StartError::File(path.to_owned(), error);
+    match std::fs::metadata(path) {
+        Ok(there) if !there.is_dir() => {
+            let text =
+                format!("data_dir: {} is not a directory; move it away, or set another data_dir", path.display());
+            return Err(StartError::Other(text));
+        }
+        Ok(there) if there.permissions().mode() & 0o077 != 0 => {
+            warn!(
+                "{path}: others on this machine can look into it; chmod 700 {path} keeps them out",
+                path = path.display()
+            );
+        }
+        _ => {}
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
 }
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -10,6 +10,7 @@ mod lock;
 mod reload;
 mod signals;
 mod start;
+mod upkeep;
 mod world;
 
 use std::net::SocketAddr;
@@ -202,6 +203,7 @@ impl Gateway {
             task.abort();
             let _ = task.await;
         }
+        self.reloadable.world.keep_uses().await;
         // What the database does not take now stays in the journal for the next start.
         if tokio::time::timeout(Duration::from_secs(10), self.drain.finish()).await.is_err() {
             warn!("the database did not take the last rows in time; the next start writes them");

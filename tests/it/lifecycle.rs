@@ -164,7 +164,7 @@ fn policy(verified: &str) -> String {
 async fn a_reload_takes_over_all_that_it_can_or_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("trust-gateway.toml");
-    write(&file, "[log]\nlevel = \"warn\"\n");
+    write(&file, "[log]\nlevel = \"warn\"\naccess = false\n");
     let gateway = Process::start(dir.path(), &[]).await;
     let agent = Agent::echo().await;
     gateway.register("echo", Some(&agent.url())).await;
@@ -183,19 +183,21 @@ async fn a_reload_takes_over_all_that_it_can_or_nothing() {
     write(&file, "[log]\nlevel = \"info\"\n[policy]\nfile = \"rules.toml\"\n[upstream]\nmax_in_flight = 7\n");
     gateway.logs("configuration reloaded").await;
     let log = gateway.log();
-    for name in ["log.level", "policy.file", "upstream.max_in_flight"] {
+    for name in ["log.level", "log.access", "policy.file", "upstream.max_in_flight"] {
         assert!(log.contains(name), "{name} in {log}");
     }
     assert_eq!([status().await, status().await, status().await], [200; 3]);
+    gateway.logs_times("INFO access: call", 3).await;
 
     // Half of this could be taken over; none of it is.
-    write(&file, "[log]\nlevel = \"error\"\n[policy]\nfile = \"absent.toml\"\n");
+    write(&file, "[log]\naccess = false\n[policy]\nfile = \"absent.toml\"\n");
     gateway.signal("HUP").await;
     gateway.logs("the configuration was not reloaded, the running one stays").await;
     assert!(gateway.log().contains("absent.toml"), "{}", gateway.log());
     write(&file, "[log]\nlevel = \"error\"\nlevle = 1\n");
     gateway.logs("levle").await;
     assert_eq!([status().await, status().await, status().await], [200; 3]);
+    gateway.logs_times("INFO access: call", 6).await;
 
     // What the rules say changes, not where they are; and it says what waits for the next start.
     write(&rules, &policy("rate = \"1/day\", burst = 1"));

@@ -4,8 +4,10 @@
 
 mod support;
 
+mod access;
 mod calls;
 mod cards;
+mod control;
 mod crash;
 mod hostile;
 mod journal_down;

@@ -38,7 +38,7 @@ async fn slow(go: std::sync::Arc<Notify>, streams: mpsc::UnboundedSender<()>) ->
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_to_stop_it_lets_calls_end_says_goodbye_to_streams_and_keeps_every_row() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let gateway = Process::start(dir.path(), &[("SERVER__DRAIN_TIMEOUT", "1s")]).await;
+    let gateway = Process::start(dir.path(), &[("SERVER__DRAIN_TIMEOUT", "5s")]).await;
     let go = std::sync::Arc::new(Notify::new());
     let (tell, mut closed) = mpsc::unbounded_channel();
     let agent = slow(std::sync::Arc::clone(&go), tell).await;

@@ -155,10 +155,17 @@ impl Worker {
             open.outcome.stream_events = Some(0);
         }
         headers::clean_answer(&mut parts.headers);
+        if length.is_none() {
+            // It stood beside `Transfer-Encoding` and was never true (RFC 9112 section 6.3): the caller must not count on it.
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
         self.sign_answer(&mut parts.headers, order, open.elapsed_ms());
         tap.attach(body);
         let idle: Duration = order.target.timeouts.idle;
-        let body = Box::new(Answer::new(open, notice, length, idle, farewell)).settle().await;
+        let body = match Box::new(Answer::new(open, notice, length, idle, farewell)).settle().await {
+            Ok(body) => body,
+            Err(down) => return self.give_up(None, down.into(), order).await,
+        };
         let mut response = Response::new(body);
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers;

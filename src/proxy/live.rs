@@ -51,7 +51,7 @@ pub enum Drawn {
     /// The end.
     End,
     /// The agent broke off.
-    Broken(hyper::Error),
+    Broken,
     /// The tap was closed from outside.
     Cut(Cut),
 }
@@ -115,9 +115,13 @@ impl Tap {
                 return Poll::Pending;
             }
             Poll::Ready(None) => Drawn::End,
-            Poll::Ready(Some(Err(error))) => Drawn::Broken(error),
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "agent broke off");
+                Drawn::Broken
+            }
             Poll::Ready(Some(Ok(frame))) => {
-                let last = upstream.is_end_stream();
+                // Nothing follows trailers, though not every kind of body knows.
+                let last = upstream.is_end_stream() || frame.is_trailers();
                 Drawn::Frame(frame, last)
             }
         };

@@ -7,5 +7,6 @@ mod support;
 mod calls;
 mod crash;
 mod limits;
+mod http2;
 mod misbehaving;
 mod streams;

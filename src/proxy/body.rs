@@ -13,6 +13,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::call::OpenCall;
+use super::headers;
 use super::live::{Cut, Drawn};
 use crate::a2a::EventScanner;
 use crate::a2a::answer::notice_unary;
@@ -233,8 +234,11 @@ impl Answer {
                 ready!(self.poll_idle(cx));
                 Poll::Ready(self.end_here(Ending::Timeout, None, "the agent was silent for too long"))
             }
-            Poll::Ready(Drawn::Frame(frame, last)) => {
+            Poll::Ready(Drawn::Frame(mut frame, last)) => {
                 self.last_frame = Instant::now();
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_answer(trailers);
+                }
                 if let Some(data) = frame.data_ref() {
                     self.notice(data);
                 }
@@ -319,3 +323,7 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "body_tests.rs"]
+mod tests;

@@ -150,10 +150,10 @@ impl Worker {
         open.agent_failed = parts.status.is_server_error();
         let notice = notice(&parts.headers, &body);
         let length = body.size_hint().exact();
-        let farewell = matches!(notice, Notice::Events(_)).then(|| farewell(order));
-        if farewell.is_some() {
-            open.outcome.stream_events = Some(0);
-        }
+        let events = matches!(notice, Notice::Events(_));
+        open.outcome.stream_events = events.then_some(0);
+        // Within an announced length a farewell would stand in for the agent's own bytes, and could make a cut answer look whole.
+        let farewell = (events && length.is_none()).then(|| farewell(order));
         headers::clean_answer(&mut parts.headers);
         if length.is_none() {
             // It stood beside `Transfer-Encoding` and was never true (RFC 9112 section 6.3): the caller must not count on it.

@@ -88,6 +88,11 @@ impl Tap {
         drop(upstream);
     }
 
+    /// Why the tap has been closed from outside, if it has.
+    pub fn why_cut(&self) -> Option<Cut> {
+        self.state().cut
+    }
+
     /// Whether the tap has been closed; wakes the task when it is.
     pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<Cut> {
         let mut state = self.state();

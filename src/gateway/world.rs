@@ -7,11 +7,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tracing::error;
 
-use crate::directory::{self, Builder, Directory};
-use crate::proxy::{Cut, Live, Parties};
+use crate::directory::{self, Builder};
+use crate::proxy::{self, Live};
 use crate::registry::Reload;
 use crate::store::Store;
-use crate::store::rows::AdminState;
 
 /// Rebuilds the snapshot.
 pub(super) struct World {
@@ -46,7 +45,7 @@ impl World {
         let next = Arc::new(self.builder.load().build(rows, &self.directory.load()));
         self.directory.store(Arc::clone(&next));
         for live in &self.live {
-            live.cut_where(|parties| taken_back(&next, parties));
+            live.cut_where(|parties| proxy::taken_back(&next, parties));
         }
     }
 
@@ -59,15 +58,4 @@ impl World {
             rebuilt
         })
     }
-}
-
-/// Whether the new snapshot takes back what an open call was allowed by.
-fn taken_back(directory: &Directory, parties: &Parties) -> Option<Cut> {
-    let target_serves = directory.agent(parties.target).is_some_and(|agent| agent.state == AdminState::Active);
-    let key_holds = parties.credential.is_none_or(|key| directory.has_key(key));
-    let blocked = parties
-        .caller
-        .and_then(|caller| directory.connection(caller, parties.target))
-        .is_some_and(|connection| connection.blocked);
-    (!target_serves || !key_holds || blocked).then_some(Cut::Revoked)
 }

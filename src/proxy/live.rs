@@ -12,6 +12,9 @@ use http_body::{Body as _, Frame};
 use hyper::body::{Bytes, Incoming};
 use uuid::Uuid;
 
+use crate::directory::Directory;
+use crate::store::rows::AdminState;
+
 /// Why the gateway ends a call that is being answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -155,6 +158,18 @@ pub struct Parties {
     pub credential: Option<Uuid>,
     /// The agent called.
     pub target: Uuid,
+}
+
+/// Whether `directory` takes back what a call between `parties` was allowed by.
+#[must_use]
+pub fn taken_back(directory: &Directory, parties: &Parties) -> Option<Cut> {
+    let serves = |id| directory.agent(id).is_some_and(|agent| agent.state == AdminState::Active);
+    let key_holds = parties.credential.is_none_or(|key| directory.has_key(key));
+    let blocked = parties
+        .caller
+        .and_then(|caller| directory.connection(caller, parties.target))
+        .is_some_and(|connection| connection.blocked);
+    (!serves(parties.target) || !key_holds || blocked).then_some(Cut::Revoked)
 }
 
 /// The calls one worker is forwarding.

@@ -6,7 +6,8 @@ mod support;
 
 mod calls;
 mod crash;
-mod limits;
 mod http2;
+mod limits;
 mod misbehaving;
+mod revocation;
 mod streams;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::audit::record::AuthMethod;
 use crate::clock::Timestamp;
 use crate::directory::{Directory, Key};
+use crate::store::rows::AdminState;
 
 pub use source::{TrustedProxies, source_address};
 
@@ -65,7 +66,7 @@ pub enum CredentialError {
     Ambiguous,
     /// `Authorization` is there but is not `Bearer` and a key.
     Malformed,
-    /// No such key, or it has expired, or its agent is gone.
+    /// No such key, or it has expired, or its agent is gone or disabled.
     Unknown,
 }
 
@@ -108,7 +109,9 @@ pub fn identify(headers: &HeaderMap, directory: &Directory, now: Timestamp) -> R
     let hash = digest::digest(&digest::SHA256, token.as_bytes());
     let hash: &[u8; 32] = hash.as_ref().try_into().expect("SHA-256 has 32 bytes");
     match directory.key(hash) {
-        Some(key) if key.expires_at.is_none_or(|end| now < end) => Ok(Caller::Agent(Arc::clone(key))),
+        Some(key) if key.expires_at.is_none_or(|end| now < end) && key.agent.state != AdminState::Disabled => {
+            Ok(Caller::Agent(Arc::clone(key)))
+        }
         _ => Err(CredentialError::Unknown),
     }
 }

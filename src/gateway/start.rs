@@ -111,9 +111,8 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let drain = Drain::start(store.clone(), &journal, clock.clone());
 
     // The directory, and what keeps it true.
-    let live = workers.iter().map(|worker| Arc::clone(worker.live())).collect();
     let builder = super::reload::builder(&config, public_url.as_str(), &vault, &limits, &policy.load());
-    let world = Arc::new(World::new(store.clone(), builder, Arc::clone(&directory), live));
+    let world = Arc::new(World::new(store.clone(), builder, Arc::clone(&directory), workers.clone()));
     world.rebuild().await;
 
     // The control plane.

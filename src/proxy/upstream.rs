@@ -34,7 +34,7 @@ pub(super) enum UpstreamError {
     Broken(String),
 }
 
-/// The connections of one worker. Only its own thread uses them; the lock is never waited for.
+/// The connections of one worker. Only its own thread uses them; the lock is held for a look-up.
 pub(super) struct Pools {
     tls: UpstreamTls,
     idle: Duration,

@@ -48,8 +48,8 @@ impl Fixture {
         let ask = Ask { subject, operation: Operation::SendMessage, agent: &agent };
         let permit = limits.admit(&ask).expect("the first call passes");
         let mut call = Call::arrive(&clock, &worker, OpenCount::enter(&Arc::default()), SOURCE);
-        let mut open = call.open(permit).expect("the journal is sound");
-        open.intent_written().expect("it is open").await.expect("the journal is sound");
+        let (mut open, written) = call.open(permit).expect("the journal is sound");
+        written.await.expect("the journal is sound");
         let entered = Arc::new(Live::default())
             .enter(call.intent.request_id, Parties { caller: None, credential: None, target: Uuid::nil() });
         let tap = Arc::clone(&entered.tap);

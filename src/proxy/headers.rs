@@ -129,12 +129,23 @@ fn passes_to_agent(name: &HeaderName, pass_accept_encoding: bool) -> bool {
         // Gateway credentials, and what agents believe about callers.
         "authorization" | API_KEY_HEADER | AGENT_AUTHORIZATION | "x-user-id" => false,
         // Added anew.
-        "via" | "forwarded" | "x-real-ip" => false,
+        "via" => false,
+        // What agents and their frameworks believe about where a caller is.
+        "forwarded"
+        | "x-real-ip"
+        | "x-client-ip"
+        | "x-cluster-client-ip"
+        | "x-original-forwarded-for"
+        | "true-client-ip"
+        | "cf-connecting-ip"
+        | "fastly-client-ip"
+        | "x-envoy-external-address" => false,
         // What is not compressed can be noticed.
         "accept-encoding" => pass_accept_encoding,
         other => {
-            // `x_user_id` is `X-User-ID` to servers that read headers the CGI way.
-            !other.starts_with("x-forwarded-") && !is_ours(other) && !other.contains('_')
+            // `x_user_id`, and to some `x.user.id`, is `X-User-ID` to servers that read headers the CGI way.
+            let plain = other.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            plain && !other.starts_with("x-forwarded-") && !is_ours(other)
         }
     }
 }
@@ -260,6 +271,8 @@ mod tests {
             ("x-trustgateway-signature", "forged"),
             ("x-user-id", "root"),
             ("x_openagora_trust_level", "connected"),
+            ("x.openagora.trust.level", "connected"),
+            ("true-client-ip", "6.6.6.6"),
             ("x-forwarded-for", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
             ("connection", "keep-alive, x-secret-hop"),

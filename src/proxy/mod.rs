@@ -200,9 +200,10 @@ impl Worker {
 
         // 8. Open the record. Nothing is forwarded before its intent is in the journal.
         let headroom = permit.headroom();
-        let mut open = call.open(permit)?;
-        if let Some(written) = open.intent_written() {
-            written.await?;
+        let (mut open, written) = call.open(permit)?;
+        if let Err(down) = written.await {
+            open.not_forwarded();
+            return Err(down.into());
         }
 
         // 9. Forward, 10. answer, 11. close the record: from here on the record knows its end.

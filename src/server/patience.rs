@@ -27,7 +27,8 @@ pub struct Patience {
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     open: AtomicU32,
-    served: AtomicBool,
+    /// Requests so far; only that it changes matters.
+    served: AtomicU32,
     http2: AtomicBool,
 }
 
@@ -36,7 +37,7 @@ impl Activity {
     #[must_use]
     pub(super) fn begin(self: &Arc<Self>, http2: bool) -> Busy {
         self.open.fetch_add(1, Ordering::Relaxed);
-        self.served.store(true, Ordering::Relaxed);
+        self.served.fetch_add(1, Ordering::Relaxed);
         if http2 {
             self.http2.store(true, Ordering::Relaxed);
         }
@@ -61,6 +62,8 @@ pub(super) struct Patient<S> {
     patience: Patience,
     since: Instant,
     phase: Phase,
+    /// The requests that have been taken note of.
+    seen: u32,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -79,18 +82,21 @@ impl<S> Patient<S> {
     pub(super) fn new(inner: S, activity: Arc<Activity>, patience: Patience) -> Self {
         let since = Instant::now();
         let timer = Box::pin(tokio::time::sleep_until(since + patience.head));
-        Self { inner, activity, patience, since, phase: Phase::Head, timer }
+        Self { inner, activity, patience, since, phase: Phase::Head, seen: 0, timer }
     }
 
     /// Follows the service: which phase the connection is in.
     fn observe(&mut self) {
         let busy = self.activity.open.load(Ordering::Relaxed) > 0;
+        let served = self.activity.served.load(Ordering::Relaxed);
         let next = match self.phase {
             _ if busy => Phase::Busy,
             Phase::Busy => Phase::Idle,
-            Phase::Head if self.activity.served.load(Ordering::Relaxed) && self.is_http2() => Phase::Idle,
+            // Pipelined requests can begin and end without a read in between: the head that was waited for has come all the same.
+            Phase::Head if served != self.seen => Phase::Idle,
             same => same,
         };
+        self.seen = served;
         self.enter(next);
     }
 
@@ -178,5 +184,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_served_between_two_reads_ends_the_wait_for_its_head() {
+        let patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+        let activity = Arc::new(Activity::default());
+        let mut patient = Patient::new(tokio::io::empty(), Arc::clone(&activity), patience);
+        patient.observe();
+        assert_eq!(patient.limit(), patience.head);
+        drop(activity.begin(false));
+        patient.observe();
+        assert_eq!(patient.limit(), patience.idle);
+        patient.enter(Phase::Head);
+        patient.observe();
+        assert_eq!(patient.limit(), patience.head, "the next head is waited for anew");
     }
 }

@@ -1,6 +1,7 @@
 //! What is taken back takes effect at once, wherever a call stands.
 
 use serde_json::json;
+use trust_gateway::clock::{Clock, Timestamp};
 
 use crate::support::agent::Agent;
 use crate::support::gateway::TestGateway;
@@ -45,5 +46,32 @@ async fn an_agent_that_is_disabled_calls_nobody() {
     gateway.operated("PUT", &format!("/api/agents/{}", caller.id), &json!({"state": "disabled"})).await;
     assert_eq!(gateway.call("target", Some(&caller.key), &rpc(2, "SendMessage")).await.status, 401);
     assert_eq!(agent.calls().len(), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unlisted_agent_that_blocks_looks_like_nobody_even_to_a_caller_who_asks_too_often() {
+    let gateway = TestGateway::with(Clock::manual(Timestamp(1_700_000_000_000_000)), |_| {}).await;
+    let agent = Agent::echo().await;
+    let hidden = json!({"name": "hidden", "slug": "hidden", "url": agent.url(), "listed": false});
+    let hidden = gateway.register_as(hidden).await;
+    let caller = gateway.register_client("caller").await;
+    let connection = gateway.connect(&caller, &hidden).await;
+    let path = format!("/api/connections/{}", connection["id"].as_str().expect("an id"));
+    gateway.operated("PUT", &path, &json!({"action": "block"})).await;
+    let mut statuses = Vec::new();
+    // On a stopped clock the limit of the source is reached for good.
+    while statuses.last() != Some(&429) {
+        for slug in ["hidden", "nobody"] {
+            let answer = gateway.call(slug, Some(&caller.key), &rpc(1, "SendMessage")).await;
+            assert!(
+                !answer.head.contains("trust-level") && !answer.text().contains("trust_level"),
+                "{}",
+                answer.text()
+            );
+            statuses.push(answer.status);
+        }
+    }
+    assert_eq!(statuses[0], 404);
     gateway.stop().await;
 }

@@ -8,11 +8,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
-use crate::directory::{self, Builder, Directory};
-use crate::proxy::{Cut, Parties, Worker};
+use crate::directory::{self, Builder};
+use crate::proxy::{self, Worker};
 use crate::registry::Reload;
 use crate::store::Store;
-use crate::store::rows::AdminState;
 
 /// Rebuilds the snapshot.
 pub(super) struct World {
@@ -57,7 +56,7 @@ impl World {
         let next = Arc::new(self.builder.load().build(rows, &self.directory.load()));
         self.directory.store(Arc::clone(&next));
         for worker in &self.workers {
-            worker.live().cut_where(|parties| taken_back(&next, parties));
+            worker.live().cut_where(|parties| proxy::taken_back(&next, parties));
         }
     }
 
@@ -102,17 +101,6 @@ impl World {
             rebuilt
         })
     }
-}
-
-/// Whether the new snapshot takes back what an open call was allowed by.
-fn taken_back(directory: &Directory, parties: &Parties) -> Option<Cut> {
-    let target_serves = directory.agent(parties.target).is_some_and(|agent| agent.state == AdminState::Active);
-    let key_holds = parties.credential.is_none_or(|key| directory.has_key(key));
-    let blocked = parties
-        .caller
-        .and_then(|caller| directory.connection(caller, parties.target))
-        .is_some_and(|connection| connection.blocked);
-    (!target_serves || !key_holds || blocked).then_some(Cut::Revoked)
 }
 
 #[cfg(test)]

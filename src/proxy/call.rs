@@ -239,7 +239,12 @@ impl OpenCall {
 impl Drop for OpenCall {
     fn drop(&mut self) {
         if self.record.is_some() {
-            let ending = if std::thread::panicking() {
+            // A reader that has stalled is never polled: that the gateway ended its answer shows only here.
+            let cut = self.entered.as_ref().and_then(|entered| entered.tap.why_cut());
+            if let Some(cut) = cut {
+                self.outcome.reason = Some(cut.as_str());
+            }
+            let ending = if std::thread::panicking() || cut.is_some() {
                 Ending::Interrupted
             } else if self.noticed.terminal {
                 // The last event had passed: that the caller closed first is no loss to it.

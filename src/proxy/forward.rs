@@ -150,15 +150,22 @@ impl Worker {
         open.agent_failed = parts.status.is_server_error();
         let notice = notice(&parts.headers, &body);
         let length = body.size_hint().exact();
-        let farewell = matches!(notice, Notice::Events(_)).then(|| farewell(order));
-        if farewell.is_some() {
-            open.outcome.stream_events = Some(0);
-        }
+        let events = matches!(notice, Notice::Events(_));
+        open.outcome.stream_events = events.then_some(0);
+        // Within an announced length a farewell would stand in for the agent's own bytes, and could make a cut answer look whole.
+        let farewell = (events && length.is_none()).then(|| farewell(order));
         headers::clean_answer(&mut parts.headers);
+        if length.is_none() {
+            // It stood beside `Transfer-Encoding` and was never true (RFC 9112 section 6.3): the caller must not count on it.
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
         self.sign_answer(&mut parts.headers, order, open.elapsed_ms());
         tap.attach(body);
         let idle: Duration = order.target.timeouts.idle;
-        let body = Box::new(Answer::new(open, notice, length, idle, farewell)).settle().await;
+        let body = match Box::new(Answer::new(open, notice, length, idle, farewell)).settle().await {
+            Ok(body) => body,
+            Err(down) => return self.give_up(None, down.into(), order).await,
+        };
         let mut response = Response::new(body);
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers;

@@ -8,6 +8,8 @@ mod access;
 mod calls;
 mod control;
 mod crash;
+mod http2;
 mod limits;
 mod misbehaving;
+mod revocation;
 mod streams;

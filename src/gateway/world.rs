@@ -1,14 +1,15 @@
 //! Keeping the snapshot true: rebuilt from the database after each change, and open calls held against it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::directory::{self, Builder, Directory};
-use crate::proxy::{Cut, Live, Parties};
+use crate::proxy::{Cut, Parties, Worker};
 use crate::registry::Reload;
 use crate::store::Store;
 use crate::store::rows::AdminState;
@@ -18,14 +19,22 @@ pub(super) struct World {
     store: Store,
     builder: ArcSwap<Builder>,
     directory: directory::Current,
-    live: Vec<Arc<Live>>,
+    workers: Vec<Arc<Worker>>,
+    /// The database has changes that the snapshot has not.
+    behind: AtomicBool,
     /// One rebuild at a time: a slow one must not overwrite a later one.
     turn: Mutex<()>,
 }
 
 impl World {
-    pub(super) fn new(store: Store, builder: Builder, directory: directory::Current, live: Vec<Arc<Live>>) -> Self {
-        Self { store, builder: ArcSwap::from_pointee(builder), directory, live, turn: Mutex::default() }
+    pub(super) fn new(
+        store: Store,
+        builder: Builder,
+        directory: directory::Current,
+        workers: Vec<Arc<Worker>>,
+    ) -> Self {
+        let builder = ArcSwap::from_pointee(builder);
+        Self { store, builder, directory, workers, behind: AtomicBool::new(false), turn: Mutex::default() }
     }
 
     /// What new snapshots are built with from now on.
@@ -39,14 +48,48 @@ impl World {
         let rows = match self.store.directory_rows().await {
             Ok(rows) => rows,
             Err(error) => {
-                error!(%error, "the directory could not be read again: calls are decided from the one before");
+                self.behind.store(true, Ordering::Relaxed);
+                error!(%error, "the directory could not be read again: calls are decided from the one before until it can");
                 return;
             }
         };
+        self.behind.store(false, Ordering::Relaxed);
         let next = Arc::new(self.builder.load().build(rows, &self.directory.load()));
         self.directory.store(Arc::clone(&next));
-        for live in &self.live {
-            live.cut_where(|parties| taken_back(&next, parties));
+        for worker in &self.workers {
+            worker.live().cut_where(|parties| taken_back(&next, parties));
+        }
+    }
+
+    /// Rebuilds once more what could not be rebuilt: a key that was taken back must not go on opening doors.
+    pub(super) async fn catch_up(&self) {
+        if self.behind.load(Ordering::Relaxed) {
+            self.rebuild().await;
+            if !self.behind.load(Ordering::Relaxed) {
+                info!("the directory is up to date again");
+            }
+        }
+    }
+
+    /// Tells the database when keys were last used.
+    pub(super) async fn keep_uses(&self) {
+        let directory = self.directory.load_full();
+        let unkept: Vec<_> = directory.unkept_uses().collect();
+        if unkept.is_empty() {
+            return;
+        }
+        let used: Vec<_> = unkept.iter().map(|(key, at)| (key.id, *at)).collect();
+        match self.store.touch_keys(&used).await {
+            Ok(()) => unkept.iter().for_each(|(key, at)| key.last_use.keep(*at)),
+            Err(error) => warn!(%error, "when keys were last used could not be written; it will be tried again"),
+        }
+    }
+
+    /// Lets go of connections to agents that no longer exist.
+    pub(super) fn forget_pools(&self) {
+        let directory = self.directory.load_full();
+        for worker in &self.workers {
+            worker.forget(&directory);
         }
     }
 

@@ -108,7 +108,10 @@ pub fn identify(headers: &HeaderMap, directory: &Directory, now: Timestamp) -> R
     let hash = digest::digest(&digest::SHA256, token.as_bytes());
     let hash: &[u8; 32] = hash.as_ref().try_into().expect("SHA-256 has 32 bytes");
     match directory.key(hash) {
-        Some(key) if key.expires_at.is_none_or(|end| now < end) => Ok(Caller::Agent(Arc::clone(key))),
+        Some(key) if key.expires_at.is_none_or(|end| now < end) => {
+            key.last_use.note(now);
+            Ok(Caller::Agent(Arc::clone(key)))
+        }
         _ => Err(CredentialError::Unknown),
     }
 }

@@ -108,6 +108,8 @@ enum State {
         why: &'static str,
         /// The connection has had its turn to send.
         sent: bool,
+        /// The outcome on its way into the journal: a cut that is seen has its record.
+        written: Option<Written>,
     },
     /// Nothing follows.
     Over,
@@ -150,6 +152,10 @@ impl Answer {
                 Poll::Pending => break,
             }
         }
+        if let State::Cutting { sent, .. } = &mut self.state {
+            // The head has not left yet.
+            *sent = false;
+        }
         Body::Flowing(self)
     }
 
@@ -157,7 +163,7 @@ impl Answer {
     fn begin(mut self: Box<Self>, next: Option<Result<Frame<Bytes>, CutShort>>) -> Body {
         match next {
             None => return Body::Whole(Bytes::new()),
-            Some(Err(cut)) => self.state = State::Cutting { why: cut.0, sent: false },
+            Some(Err(cut)) => self.state = State::Cutting { why: cut.0, sent: false, written: None },
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) if matches!(self.state, State::Over) => return Body::Whole(data),
                 Ok(data) => self.unread(Frame::data(data)),
@@ -184,7 +190,11 @@ impl Answer {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                State::Cutting { why, .. } => {
+                State::Cutting { why, written, .. } => {
+                    if let Some(written) = written {
+                        // A journal that is down cannot make a cut any worse.
+                        let _ = ready!(Pin::new(written).poll(cx));
+                    }
                     let why = *why;
                     self.state = State::Over;
                     return Poll::Ready(Some(Err(CutShort(why))));
@@ -240,9 +250,9 @@ impl Answer {
             }
             Poll::Ready(Drawn::Broken(_)) => {
                 // Passed on as the cut it is: a clean end would make a truncated task look finished.
-                self.state = State::Cutting { why: "the agent broke off", sent: false };
                 self.call.outcome.reason = Some("agent_broke_off");
-                let _ = self.call.close(Ending::AgentGone);
+                let written = self.call.close(Ending::AgentGone);
+                self.state = State::Cutting { why: "the agent broke off", sent: false, written };
                 Poll::Ready(None)
             }
             Poll::Ready(Drawn::Cut(cut)) => Poll::Ready(self.end_here(Ending::Interrupted, Some(cut), cut.as_str())),
@@ -274,8 +284,8 @@ impl Answer {
         let at_boundary = matches!(&self.notice, Notice::Events(events) if events.at_boundary());
         let farewell = self.farewell.as_ref().filter(|_| at_boundary).and_then(|render| render(cut));
         self.call.outcome.reason = Some(cut.map_or("silent_agent", Cut::as_str));
-        let _ = self.call.close(ending);
-        self.state = State::Cutting { why, sent: false };
+        let written = self.call.close(ending);
+        self.state = State::Cutting { why, sent: false, written };
         farewell.map(|event| Ok(Frame::data(event)))
     }
 

@@ -36,6 +36,7 @@ class DyingAgent:
             except OSError:
                 return
             with connection:
+                connection.settimeout(5)
                 if self.whole_request(connection).startswith(b"POST"):
                     connection.sendall(self.answer)
                 else:
@@ -43,14 +44,16 @@ class DyingAgent:
 
     @staticmethod
     def whole_request(connection):
-        request = b""
-        while b"\r\n\r\n" not in request:
-            request += connection.recv(65536)
-        head, _, body = request.partition(b"\r\n\r\n")
-        length = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
-        while length and len(body) < int(length[0]):
-            body += connection.recv(65536)
-        return request
+        with connection.makefile("rb") as reader:
+            request = reader.readline()
+            length = 0
+            for line in iter(reader.readline, b"\r\n"):
+                if not line:
+                    return b""
+                name, _, value = line.partition(b":")
+                length = int(value) if name.lower() == b"content-length" else length
+            reader.read(length)
+            return request
 
     def stop(self):
         self.listener.shutdown(socket.SHUT_RDWR)

@@ -69,12 +69,12 @@ impl Worker {
         let query = order.head.uri.query();
         let uri = upstream::target(order.endpoint, order.rest, query)
             .ok_or_else(|| Failure::Upstream(UpstreamError::Dial("its URL cannot be joined".to_owned(), false)))?;
-        let headers = self.headers(order);
+        let request = request(order, uri, self.headers(order));
         let reads = order.intent.operation.effect() == Effect::Read;
         let limit = if reads { order.target.timeouts.read_first_byte } else { order.target.timeouts.first_byte };
         let client = self.pools.client(order.target, order.endpoint);
-        let attempt = || async {
-            let sent = upstream::send(&client, request(order, &uri, &headers));
+        let attempt = async |request| {
+            let sent = upstream::send(&client, request);
             tokio::select! {
                 biased;
                 cut = poll_fn(|cx| tap.poll_cut(cx)) => Err(Failure::Cut(cut)),
@@ -84,9 +84,11 @@ impl Worker {
                 },
             }
         };
-        match attempt().await {
-            Err(Failure::Upstream(UpstreamError::Broken(_))) if reads => attempt().await,
-            first => first,
+        // Only what may be sent twice is worth a copy.
+        let again = reads.then(|| request.clone());
+        match (attempt(request).await, again) {
+            (Err(Failure::Upstream(UpstreamError::Broken(_))), Some(again)) => attempt(again).await,
+            (first, _) => first,
         }
     }
 
@@ -182,11 +184,11 @@ impl Worker {
     }
 }
 
-fn request(order: &Order<'_>, uri: &Uri, headers: &HeaderMap) -> Request<Full<Bytes>> {
+fn request(order: &Order<'_>, uri: Uri, headers: HeaderMap) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(order.body.clone()));
     *request.method_mut() = order.head.method.clone();
-    *request.uri_mut() = uri.clone();
-    *request.headers_mut() = headers.clone();
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
     if order.endpoint.http2 {
         *request.version_mut() = http::Version::HTTP_2;
     }

@@ -12,7 +12,7 @@ mod call;
 mod card;
 pub mod dial;
 mod forward;
-mod headers;
+pub mod headers;
 mod live;
 mod read;
 mod reason;
@@ -20,7 +20,7 @@ pub mod refusal;
 mod refuse;
 pub mod roots;
 mod route;
-mod sign;
+pub mod sign;
 mod upstream;
 
 use std::future::poll_fn;

@@ -4,6 +4,7 @@
 //! counts in flight, connections to the agent) hangs in it as shared values that the next snapshot carries over.
 
 mod build;
+mod last_use;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::registry::network::NetworkRules;
 use crate::store::rows::{AdminState, ConnectionStatus, PushMode};
 
 pub use build::{Builder, Defaults};
+pub use last_use::LastUse;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -64,6 +66,11 @@ impl Directory {
     #[must_use]
     pub fn key(&self, digest: &[u8; 32]) -> Option<&Arc<Key>> {
         self.keys.get(digest)
+    }
+
+    /// The keys whose last use the database does not know yet, and when that was.
+    pub fn unkept_uses(&self) -> impl Iterator<Item = (&Arc<Key>, Timestamp)> {
+        self.keys.values().filter_map(|key| Some((key, key.last_use.unkept()?)))
     }
 
     /// The connection between two agents, whoever asked for it.
@@ -167,6 +174,8 @@ pub struct Key {
     pub agent: Arc<Agent>,
     /// Refused from then on.
     pub expires_at: Option<Timestamp>,
+    /// When it was last used.
+    pub last_use: Arc<LastUse>,
 }
 
 /// The agreement between two agents.

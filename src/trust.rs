@@ -1,47 +1,14 @@
 //! What a caller is to one target. Pure: looks at the directory, asks nobody.
 
-use std::fmt;
+mod level;
+
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::directory::{Agent, Connection, Directory};
 use crate::identity::Caller;
 
-/// How far a target trusts a caller; the order is the order of trust.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TrustLevel {
-    /// Either side has blocked the other: nothing passes.
-    Blocked,
-    /// No credential: known by its network address only.
-    Unverified,
-    /// A valid credential, but no connection in force.
-    Verified,
-    /// An accepted connection between caller and target.
-    Connected,
-}
-
-impl TrustLevel {
-    /// Every level, in order of trust.
-    pub const ALL: [Self; 4] = [Self::Blocked, Self::Unverified, Self::Verified, Self::Connected];
-
-    /// The name used in headers, rows and configuration.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Blocked => "blocked",
-            Self::Unverified => "unverified",
-            Self::Verified => "verified",
-            Self::Connected => "connected",
-        }
-    }
-}
-
-impl fmt::Display for TrustLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+pub use level::TrustLevel;
 
 /// The standing of a caller towards a target.
 #[derive(Clone)]

@@ -132,18 +132,23 @@ javascript
 section "build"
 cargo build --locked
 
-section "Rust tests"
-cargo test --locked
-if [ "$long" = yes ]; then
-    section "Rust tests, long runs"
-    PROPTEST_CASES=2000 cargo test --locked -- --include-ignored
-fi
+# One run tells all: a section that fails does not keep the next from running.
+failed=()
+tests() {
+    section "$1"
+    "${@:2}" || failed+=("$1")
+}
 
-section "SDK tests"
+tests "Rust tests" cargo test --locked --no-fail-fast
 options=()
-[ "$long" = no ] || options+=(--long)
+if [ "$long" = yes ]; then
+    PROPTEST_CASES=2000 tests "Rust tests, long runs" cargo test --locked --no-fail-fast -- --include-ignored
+    options=(--long)
+fi
 # The children talk on the loopback only, which a proxy for the way out must not see.
-NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost PYTHONDONTWRITEBYTECODE=1 \
-    "$env/driver/bin/python" -m pytest -q -p no:cacheprovider --basetemp "$env/tmp" "${options[@]}" "$sdk"
+export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost PYTHONDONTWRITEBYTECODE=1
+tests "SDK tests" "$env/driver/bin/python" -m pytest -q -p no:cacheprovider --basetemp "$env/tmp" "${options[@]}" "$sdk"
 
-section "all passed"
+section "result"
+[ ${#failed[@]} = 0 ] || fail "failed: $(printf '[%s] ' "${failed[@]}")"
+echo "all passed"

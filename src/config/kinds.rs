@@ -72,7 +72,7 @@ words! {
     Registration {
         /// Operators.
         Closed = "closed",
-        /// Anybody; an operator approves.
+        /// Anybody, and what is registered is in service at once.
         Open = "open",
     }
 }

@@ -12,6 +12,7 @@ use super::agent_form;
 use super::problem::Problem;
 use super::view;
 use super::who::Asked;
+use crate::limit::Abuse;
 use crate::registry::Actor;
 use crate::store::AgentFilter;
 use crate::store::rows::{AgentRow, HealthStatus};
@@ -60,11 +61,13 @@ pub(super) async fn find(asked: Asked) -> Result<Response, Problem> {
 }
 
 pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
-    let open = asked.control.open_registration.load(Ordering::Relaxed);
-    if !asked.who.is_operator() && !open {
-        return Err(Problem::forbidden(
-            "registration is closed: ask an operator of this gateway to register the agent",
-        ));
+    if !asked.who.is_operator() {
+        if !asked.control.open_registration.load(Ordering::Relaxed) {
+            return Err(Problem::forbidden(
+                "registration is closed: ask an operator of this gateway to register the agent",
+            ));
+        }
+        asked.limited(Abuse::Registration)?;
     }
     let changes = agent_form::read(&asked.members()?, None, &asked.control.public_url)?;
     let made = asked.control.registry.register(&asked.who, changes).await?;
@@ -104,8 +107,9 @@ pub(super) async fn delete(Path(name): Path<String>, asked: Asked) -> Result<Res
 
 pub(super) async fn card(Path(name): Path<String>, asked: Asked) -> Result<Response, Problem> {
     let row = asked.visible_agent(&name).await?;
-    let (bytes, etag) = (asked.control.served_card)(row.id)
-        .ok_or_else(|| Problem::not_found("this agent has no card: it is a client"))?;
+    let served = asked.control.directory.load().agent(row.id).and_then(|agent| agent.card.clone());
+    let served = served.ok_or_else(|| Problem::not_found("this agent has no card: it is a client"))?;
+    let etag = served.etag.to_str().unwrap_or_default().to_owned();
     let known = asked.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let current = known.is_some_and(|list| {
         list.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
@@ -119,5 +123,5 @@ pub(super) async fn card(Path(name): Path<String>, asked: Asked) -> Result<Respo
     if current {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    Ok((headers, [(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+    Ok((headers, [(header::CONTENT_TYPE, "application/json")], served.json.clone()).into_response())
 }

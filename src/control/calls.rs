@@ -12,44 +12,10 @@ use super::view;
 use super::who::Asked;
 use crate::clock::Timestamp;
 use crate::registry::Actor;
+use crate::store::call_query::{CallFilter, CallPage};
 
-/// Which calls are asked for. What is not said does not filter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CallQuery {
-    /// Calls this agent made or received.
-    pub agent: Option<Uuid>,
-    /// Calls it received.
-    pub target: Option<Uuid>,
-    /// Calls it made.
-    pub caller: Option<Uuid>,
-    /// `connected`, ...
-    pub trust_level: Option<String>,
-    /// `completed`, ...
-    pub outcome: Option<String>,
-    /// `allowed` or `refused`.
-    pub decision: Option<String>,
-    /// The v1.0 name.
-    pub operation: Option<String>,
-    /// The caller's status.
-    pub status: Option<u16>,
-    /// Arrived then or later.
-    pub since: Option<Timestamp>,
-    /// Arrived before.
-    pub until: Option<Timestamp>,
-    /// The one call with this request id.
-    pub id: Option<Uuid>,
-    /// Calls about this task.
-    pub task_id: Option<String>,
-    /// Calls in this context.
-    pub context_id: Option<String>,
-    /// Continue after this call, which was the last of the page before.
-    pub after: Option<(Timestamp, Uuid)>,
-    /// Rows at most; always given.
-    pub limit: u32,
-}
-
-/// `None`: names an agent that is unknown, whose calls are none.
-async fn query(asked: &Asked) -> Result<Option<CallQuery>, Problem> {
+/// Which calls are asked for, and which part of them. `None`: names an agent that is unknown, whose calls are none.
+async fn query(asked: &Asked) -> Result<Option<(CallFilter, CallPage)>, Problem> {
     let parameters = &asked.parameters;
     let mut agents = [None, None, None];
     for (place, name) in agents.iter_mut().zip(["agent", "target", "caller"]) {
@@ -73,7 +39,7 @@ async fn query(asked: &Asked) -> Result<Option<CallQuery>, Problem> {
         agent = Some(*own);
     }
     let text = |name: &str| parameters.text(&[name]).map(str::to_owned);
-    Ok(Some(CallQuery {
+    let filter = CallFilter {
         agent,
         target,
         caller,
@@ -87,9 +53,12 @@ async fn query(asked: &Asked) -> Result<Option<CallQuery>, Problem> {
         id: parameters.id("request_id")?.or(parameters.id("id")?),
         task_id: text("task_id"),
         context_id: text("context_id"),
+    };
+    let page = CallPage {
         after: parameters.word("next", "the next of the page before", read_cursor)?,
         limit: parameters.count("limit", 50, 200)?,
-    }))
+    };
+    Ok(Some((filter, page)))
 }
 
 /// Where the next page begins: opaque to those who hand it back.
@@ -107,14 +76,15 @@ fn read_cursor(text: &str) -> Option<(Timestamp, Uuid)> {
 
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
-    let Some(query) = query(&asked).await? else {
+    let Some((filter, page)) = query(&asked).await? else {
         return Ok(Json(json!({"calls": [], "next": null})).into_response());
     };
     if let Some(flush) = &asked.control.drain_flush {
         flush().await;
     }
-    let limit = query.limit as usize;
-    let mut rows = (asked.control.calls)(CallQuery { limit: query.limit + 1, ..query }).await?;
+    let limit = page.limit as usize;
+    // One more than is shown tells whether there is another page.
+    let mut rows = asked.control.store.calls(&filter, &CallPage { limit: page.limit + 1, ..page }).await?;
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(|row| cursor(row.called_at, row.id));
@@ -124,7 +94,7 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
 
 pub(super) async fn active(asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
-    let Some(query) = query(&asked).await? else {
+    let Some((query, _)) = query(&asked).await? else {
         return Ok(Json(json!({"calls": []})).into_response());
     };
     let mut open = (asked.control.active_calls)();

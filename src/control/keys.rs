@@ -37,7 +37,12 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
 
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     let agent = meant(&asked, asked.parameters.text(&["agent_id"])).await?;
-    let rows = asked.control.registry.keys_of(&asked.who, agent).await?;
+    let mut rows = asked.control.registry.keys_of(&asked.who, agent).await?;
+    let directory = asked.control.directory.load();
+    for row in &mut rows {
+        // The database is told of uses only now and then.
+        row.last_used_at = row.last_used_at.max(directory.key(&row.digest).and_then(|key| key.last_use.at()));
+    }
     Ok(Json(json!({"keys": rows.iter().map(view::key).collect::<Vec<Value>>()})).into_response())
 }
 

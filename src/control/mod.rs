@@ -18,6 +18,7 @@ mod who;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -26,25 +27,18 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use uuid::Uuid;
-
-pub use calls::CallQuery;
 
 use crate::audit::record::Intent;
+use crate::directory;
+use crate::limit::Limits;
 use crate::registry::Registry;
-use crate::store::rows::CallRow;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use problem::Problem;
 
 /// The largest request body.
 const BODY_MAX: usize = 1024 * 1024;
 
-/// Reads the call log.
-pub type Calls = Arc<dyn Fn(CallQuery) -> BoxFuture<'static, Result<Vec<CallRow>, StoreError>> + Send + Sync>;
-/// The card served for an agent, and its strong ETag with quotes.
-pub type ServedCard = Arc<dyn Fn(Uuid) -> Option<(Bytes, String)> + Send + Sync>;
 /// Waits until all calls that are over are in the log.
 pub type Flush = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -54,19 +48,19 @@ pub struct Control {
     pub registry: Arc<Registry>,
     /// What is read beside them.
     pub store: Store,
+    /// What calls are decided from: the keys of agents, the cards served for them.
+    pub directory: directory::Current,
+    /// How often a network source may try what costs nothing.
+    pub limits: Arc<Limits>,
     /// The gateway's address as callers see it, without a slash at the end.
     pub public_url: String,
     /// Whether anybody may register an agent; changes with the configuration.
     pub open_registration: Arc<AtomicBool>,
-    /// The card served for an agent.
-    pub served_card: ServedCard,
     /// The calls that are open now.
     pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
-    /// The calls that are over.
-    pub calls: Calls,
     /// Called before the log is read, so that it shows what has just happened.
     pub drain_flush: Option<Flush>,
-    /// Whether the gateway serves; the text says what keeps it from doing so.
+    /// Whether calls are recorded, which they must be to be served; the text says why not.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
 
@@ -75,6 +69,10 @@ impl std::fmt::Debug for Control {
         f.debug_struct("Control").field("public_url", &self.public_url).finish_non_exhaustive()
     }
 }
+
+/// Where a request comes from, proxies that are trusted left out. Whoever hands a request in puts this into its extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Source(pub IpAddr);
 
 /// Which listener a request came in by: each takes credentials of one kind only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

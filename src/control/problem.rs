@@ -1,10 +1,11 @@
 //! How a refusal looks: one problem document (RFC 9457) with OpenAgora's `error` member in it.
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::view;
+use crate::limit::Refused;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
 
@@ -15,13 +16,13 @@ pub(super) struct Problem {
     error: String,
     detail: String,
     extra: Map<String, Value>,
-    challenge: bool,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     pub(super) fn new(status: u16, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self { status, error: detail.clone(), detail, extra: Map::new(), challenge: false }
+        Self { status, error: detail.clone(), detail, extra: Map::new(), headers: Vec::new() }
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -45,8 +46,18 @@ impl Problem {
     pub(super) fn unauthorized(hint: &'static str) -> Self {
         let mut problem = Self::new(401, hint).with("hint", json!(hint));
         problem.error = "Unauthorized".to_owned();
-        problem.challenge = true;
+        problem.headers.push((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"trust-gateway\"")));
         problem
+    }
+
+    /// Not now, but perhaps in a moment.
+    pub(super) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(503, detail).retry_after(1)
+    }
+
+    fn retry_after(mut self, seconds: u64) -> Self {
+        self.headers.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
+        self.with("retry_after", json!(seconds))
     }
 
     pub(super) fn with(mut self, member: &str, value: Value) -> Self {
@@ -83,9 +94,18 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         // What the database says is for the operator's eyes.
         tracing::error!(%error, "the database refused a request of the API");
-        let mut problem = Self::new(503, "the database cannot be used now: try again in a moment");
-        problem.extra.insert("retry_after".to_owned(), json!(1));
-        problem
+        Self::unavailable("the database cannot be used now: try again in a moment")
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let seconds = refused.retry_after.map_or(1, |wait| wait.as_secs());
+        let mut problem =
+            Self::new(429, format!("too much of this from your network address: try again in {seconds} s"));
+        problem.error = "Too Many Requests".to_owned();
+        problem.headers.extend(refused.headroom.headers());
+        problem.retry_after(seconds)
     }
 }
 
@@ -102,12 +122,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.challenge {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"trust-gateway\""));
-        }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
+        headers.extend(self.headers);
         response
     }
 }

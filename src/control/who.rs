@@ -3,17 +3,20 @@
 //! Promises: exactly one credential, in a header; agent keys count on the public listener only, operator tokens on the
 //! operator listener only; whatever is wrong with a credential, the answer is the same.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method};
 use uuid::Uuid;
 
 use super::body::{Members, Parameters};
 use super::problem::Problem;
-use super::{BODY_MAX, Control, Door, Entry};
+use super::{BODY_MAX, Control, Door, Entry, Source};
+use crate::identity::{self, Caller, CredentialError};
+use crate::limit::Abuse;
 use crate::registry::Actor;
 use crate::registry::token::digest_of;
 use crate::store::rows::{AdminState, AgentRow, ConnectionStatus, OperatorRole};
@@ -27,6 +30,7 @@ pub(super) struct Asked {
     pub(super) who: Actor,
     pub(super) parameters: Parameters,
     pub(super) headers: HeaderMap,
+    source: IpAddr,
     body: Bytes,
 }
 
@@ -36,7 +40,9 @@ impl FromRequest<Entry> for Asked {
     async fn from_request(request: Request, entry: &Entry) -> Result<Self, Problem> {
         let (head, body) = request.into_parts();
         // The credential first: strangers do not get to send a megabyte to an operator's door.
-        let who = identify(&head.headers, entry).await?;
+        // Without a source all share one allowance.
+        let source = head.extensions.get::<Source>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |source| source.0);
+        let who = identify(&head.headers, source, entry).await?;
         let changes = !matches!(head.method, Method::GET | Method::HEAD);
         if changes && matches!(who, Actor::Operator { role: OperatorRole::Auditor, .. }) {
             return Err(Problem::forbidden("auditors change nothing: use an admin's token"));
@@ -46,6 +52,7 @@ impl FromRequest<Entry> for Asked {
             who,
             parameters: Parameters::parse(head.uri.query()),
             headers: head.headers,
+            source,
             body: if changes { read(body).await? } else { Bytes::new() },
         })
     }
@@ -64,63 +71,37 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
     })
 }
 
-async fn identify(headers: &HeaderMap, entry: &Entry) -> Result<Actor, Problem> {
-    let refuse = || {
-        Problem::unauthorized(match entry.door {
-            Door::Public => AGENT_HINT,
-            Door::Operator => OPERATOR_HINT,
-        })
+/// Who the headers prove the asker to be at this door.
+async fn identify(headers: &HeaderMap, source: IpAddr, entry: &Entry) -> Result<Actor, Problem> {
+    let control = &entry.control;
+    let hint = match entry.door {
+        Door::Public => AGENT_HINT,
+        Door::Operator => OPERATOR_HINT,
     };
-    let Some(token) = credential(headers).map_err(|several| if several { two() } else { refuse() })? else {
-        return match entry.door {
-            Door::Public => Ok(Actor::Anonymous),
-            Door::Operator => Err(refuse()),
-        };
-    };
-    let digest = digest_of(token);
-    let store = &entry.control.store;
-    let now = entry.control.registry.clock().wall();
-    match entry.door {
-        Door::Public => {
-            let key = store.key_by_digest(&digest).await?.filter(|key| key.expires_at.is_none_or(|end| now < end));
-            let key = key.ok_or_else(refuse)?;
-            let agent = store.agent(key.agent_id).await?.ok_or_else(refuse)?;
-            if agent.state == AdminState::Disabled {
-                return Err(Problem::forbidden("this agent is disabled: ask an operator"));
-            }
-            Ok(Actor::Agent(agent.id))
+    // As on the path of a call: wrong credentials are counted, and whoever tries too many is told to wait.
+    let wrong = |why: CredentialError| match control.limits.abuse(source, Abuse::Credential) {
+        _ if why == CredentialError::Disabled => Problem::forbidden("this agent is disabled: ask an operator"),
+        Err(too_many) => Problem::from(too_many),
+        Ok(()) if why == CredentialError::Ambiguous => {
+            Problem::bad_request("more than one credential: send Authorization or X-API-Key, once")
         }
+        Ok(()) => Problem::unauthorized(hint),
+    };
+    let now = control.registry.clock().wall();
+    match entry.door {
+        // From the directory, as calls are: what is in force for a call is in force here, and no guess costs a query.
+        Door::Public => match identity::identify(headers, &control.directory.load(), now).map_err(wrong)? {
+            Caller::Anonymous => Ok(Actor::Anonymous),
+            Caller::Agent(key) => Ok(Actor::Agent(key.agent.id)),
+        },
         Door::Operator => {
-            let found = store.operator_by_digest(&digest).await?;
-            let operator = found.filter(|row| row.expires_at.is_none_or(|end| now < end)).ok_or_else(refuse)?;
+            let token = identity::credential(headers).map_err(wrong)?.ok_or_else(|| Problem::unauthorized(hint))?;
+            let found = control.store.operator_by_digest(&digest_of(token)).await?;
+            let operator = found.filter(|row| row.expires_at.is_none_or(|end| now < end));
+            let operator = operator.ok_or_else(|| wrong(CredentialError::Unknown))?;
             Ok(Actor::Operator { name: operator.name, role: operator.role })
         }
     }
-}
-
-fn two() -> Problem {
-    Problem::bad_request("more than one credential: send Authorization or X-API-Key, once")
-}
-
-/// The one credential; `Err(true)`: several, `Err(false)`: one that cannot be read.
-fn credential(headers: &HeaderMap) -> Result<Option<&str>, bool> {
-    let mut all = headers.get_all(header::AUTHORIZATION).iter().map(|value| (true, value));
-    let mut keys = headers.get_all("x-api-key").iter().map(|value| (false, value));
-    let Some((bearer, value)) = all.next().or_else(|| keys.next()) else { return Ok(None) };
-    if all.next().is_some() || keys.next().is_some() {
-        return Err(true);
-    }
-    let text = value.to_str().map_err(|_| false)?.trim();
-    let token = if bearer {
-        let (scheme, token) = text.split_once(' ').ok_or(false)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(false);
-        }
-        token.trim()
-    } else {
-        text
-    };
-    if token.is_empty() { Err(false) } else { Ok(Some(token)) }
 }
 
 impl Asked {
@@ -130,6 +111,11 @@ impl Asked {
             Actor::Anonymous => Err(Problem::unauthorized(AGENT_HINT)),
             known => Ok(known),
         }
+    }
+
+    /// Counts what costs the asker nothing against where it comes from.
+    pub(super) fn limited(&self, what: Abuse) -> Result<(), Problem> {
+        Ok(self.control.limits.abuse(self.source, what)?)
     }
 
     pub(super) fn members(&self) -> Result<Members, Problem> {

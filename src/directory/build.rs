@@ -6,16 +6,15 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Uri};
-use ipnet::IpNet;
 use tracing::warn;
 use url::Url;
 use uuid::Uuid;
 
-use super::{Agent, Connection, Directory, Endpoint, Key, Map, ServedCard, Timeouts, pair};
+use super::{Agent, Connection, Directory, Endpoint, Key, LastUse, Map, ServedCard, Timeouts, pair};
 use crate::a2a::card::{self, CardFacts};
 use crate::limit::Limits;
 use crate::registry::credential::UpstreamCredential;
-use crate::registry::network::NetworkRules;
+use crate::registry::network::{AllowedNetworks, NetworkRules};
 use crate::registry::vault::{Purpose, Vault};
 use crate::store::rows::{AdminState, AgentRow, AgentTimeouts, ConnectionRow, DirectoryRows, KeyRow, PushMode};
 
@@ -25,7 +24,7 @@ pub struct Defaults {
     /// How the gateway is reached from outside, without a trailing slash.
     pub public_url: String,
     /// Networks that self-registered agents may be on besides the public internet.
-    pub allow_networks: Vec<IpNet>,
+    pub allow_networks: AllowedNetworks,
     /// Time until a connection stands.
     pub connect_timeout: Duration,
     /// The rest of the time limits.
@@ -66,7 +65,7 @@ impl Builder {
                 next.slugs.entry(slug.as_str().into()).or_insert_with(|| Arc::clone(agent));
             }
         }
-        next.keys = rows.keys.iter().filter_map(|row| key(row, &next.agents)).collect();
+        next.keys = rows.keys.iter().filter_map(|row| key(row, &next.agents, previous)).collect();
         next.key_ids = next.keys.values().map(|key| key.id).collect();
         for row in &rows.connections {
             next.connections.insert(pair(row.requester_id, row.target_id), self.connection(row, previous));
@@ -132,7 +131,7 @@ impl Builder {
             http2: row.http2,
             network: NetworkRules {
                 private_allowed: row.registered_by_operator,
-                allowed: self.defaults.allow_networks.clone(),
+                allowed: self.defaults.allow_networks.load().as_ref().clone(),
             },
             connect_timeout: millis(row.timeouts.connect_ms, self.defaults.connect_timeout),
         })
@@ -181,9 +180,13 @@ impl Builder {
     }
 }
 
-fn key(row: &KeyRow, agents: &Map<Uuid, Arc<Agent>>) -> Option<([u8; 32], Arc<Key>)> {
+fn key(row: &KeyRow, agents: &Map<Uuid, Arc<Agent>>, previous: &Directory) -> Option<([u8; 32], Arc<Key>)> {
     let agent = Arc::clone(agents.get(&row.agent_id)?);
-    Some((row.digest, Arc::new(Key { id: row.id, agent, expires_at: row.expires_at })))
+    let last_use = match previous.keys.get(&row.digest) {
+        Some(before) => Arc::clone(&before.last_use),
+        None => Arc::new(LastUse::kept_at(row.last_used_at)),
+    };
+    Some((row.digest, Arc::new(Key { id: row.id, agent, expires_at: row.expires_at, last_use })))
 }
 
 fn timeouts(own: &AgentTimeouts, defaults: Timeouts) -> Timeouts {

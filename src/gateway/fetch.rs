@@ -7,15 +7,14 @@ use http::Request;
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use ipnet::IpNet;
 
 use crate::proxy::UpstreamTls;
 use crate::proxy::dial::{DialError, Dialer};
 use crate::registry::health::{Fetch, FetchError, FetchRequest, FetchResponse};
-use crate::registry::network::NetworkRules;
+use crate::registry::network::{AllowedNetworks, NetworkRules};
 
 /// A fetcher with these roots; `allow_networks` as in the configuration.
-pub(super) fn fetcher(tls: UpstreamTls, allow_networks: Arc<arc_swap::ArcSwap<Vec<IpNet>>>) -> Fetch {
+pub(super) fn fetcher(tls: UpstreamTls, allow_networks: AllowedNetworks) -> Fetch {
     Arc::new(move |request| {
         let network =
             NetworkRules { private_allowed: request.private_allowed, allowed: allow_networks.load().as_ref().clone() };

@@ -8,6 +8,7 @@ mod error;
 mod fetch;
 mod reload;
 mod start;
+mod upkeep;
 mod world;
 
 use std::net::SocketAddr;
@@ -191,6 +192,7 @@ impl Gateway {
             task.abort();
             let _ = task.await;
         }
+        self.reloadable.world.keep_uses().await;
         // What the database does not take now stays in the journal for the next start.
         if tokio::time::timeout(Duration::from_secs(10), self.drain.finish()).await.is_err() {
             warn!("the database did not take the last rows in time; the next start writes them");

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
 use tokio::sync::{Mutex, watch};
 
 use super::world::World;
@@ -17,6 +16,7 @@ use crate::identity::TrustedProxies;
 use crate::limit::Limits;
 use crate::policy::Policy;
 use crate::proxy::{self, BodyLimits};
+use crate::registry::network::AllowedNetworks;
 use crate::registry::vault::Vault;
 use crate::server::tls::{TlsFiles, TlsReloader};
 
@@ -50,7 +50,7 @@ pub(super) struct Reloadable {
     pub(super) policy: Arc<ArcSwap<Policy>>,
     pub(super) settings: Arc<ArcSwap<proxy::Settings>>,
     pub(super) world: Arc<World>,
-    pub(super) networks: Arc<ArcSwap<Vec<IpNet>>>,
+    pub(super) networks: AllowedNetworks,
     pub(super) drain_timeout: watch::Sender<Duration>,
     pub(super) public_tls: Option<Arc<TlsReloader>>,
     pub(super) admin_tls: Option<Arc<TlsReloader>>,
@@ -82,7 +82,14 @@ impl Reloadable {
         }
         let open = next.agents.registration == Registration::Open;
         self.control.open_registration.store(open, Ordering::Relaxed);
-        self.world.set_builder(builder(&next, &self.public_url, &self.vault, &self.limits, &self.policy.load()));
+        self.world.set_builder(builder(
+            &next,
+            &self.public_url,
+            &self.vault,
+            &self.limits,
+            &self.policy.load(),
+            &self.networks,
+        ));
         self.world.rebuild().await;
 
         let diff = running.diff(&new);
@@ -123,13 +130,14 @@ pub(super) fn builder(
     vault: &Arc<Vault>,
     limits: &Arc<Limits>,
     policy: &Policy,
+    networks: &AllowedNetworks,
 ) -> Builder {
     Builder {
         vault: Arc::clone(vault),
         limits: Arc::clone(limits),
         defaults: Defaults {
             public_url: public_url.to_owned(),
-            allow_networks: config.agents.allow_networks.clone(),
+            allow_networks: Arc::clone(networks),
             connect_timeout: config.upstream.connect,
             timeouts: Timeouts {
                 first_byte: config.upstream.first_byte,

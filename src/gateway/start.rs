@@ -12,9 +12,10 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::reload::Reloadable;
+use super::upkeep::Upkeep;
 use super::world::World;
 use super::{Gateway, StartError, entry, fetch};
-use crate::audit::drain::Drain;
+use crate::audit::drain::{Drain, Recovered};
 use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
 use crate::clock::Clock;
 use crate::config::{self, Addresses, Config, PublicUrl, Registration};
@@ -23,12 +24,12 @@ use crate::directory::Directory;
 use crate::limit::{Limits, Seed};
 use crate::proxy::{self, UpstreamTls, Worker};
 use crate::registry::health::{Health, HealthSettings};
+use crate::registry::network::AllowedNetworks;
 use crate::registry::vault::{self, Vault};
 use crate::registry::{self, Registry};
 use crate::server::tls::{TlsFiles, TlsReloader};
 use crate::server::{self, Patience, Server};
 use crate::store::Store;
-use crate::store::call_query::{CallFilter, CallPage};
 
 /// How long a connection may be without a call.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -57,7 +58,10 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let node_id = store.node_id().await.map_err(stored)?;
     let journal_dir = config.journal_dir();
     let recovered = Drain::recover(&store, &journal_dir).await.map_err(other)?;
-    info!(?recovered, "journals of earlier runs");
+    if recovered.journals > 0 || recovered.left_alone > 0 {
+        let Recovered { journals, rows, left_alone } = recovered;
+        info!(journals, rows, left_alone, "the journals of earlier runs are in the database now");
+    }
 
     // Limits, from what is left of the days and periods before.
     let state = store.limit_state(clock.wall()).await.map_err(stored)?;
@@ -111,21 +115,38 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let drain = Drain::start(store.clone(), &journal, clock.clone());
 
     // The directory, and what keeps it true.
-    let builder = super::reload::builder(&config, public_url.as_str(), &vault, &limits, &policy.load());
+    let networks: AllowedNetworks = Arc::new(ArcSwap::from_pointee(config.agents.allow_networks.clone()));
+    let builder = super::reload::builder(&config, public_url.as_str(), &vault, &limits, &policy.load(), &networks);
     let world = Arc::new(World::new(store.clone(), builder, Arc::clone(&directory), workers.clone()));
     world.rebuild().await;
 
     // The control plane.
-    let registry_settings = registry::Settings {
-        key_prefix: config.agents.key_prefix.clone(),
-        allow_networks: config.agents.allow_networks.clone(),
-    };
+    let registry_settings =
+        registry::Settings { key_prefix: config.agents.key_prefix.clone(), allow_networks: Arc::clone(&networks) };
     let registry = Registry::new(store.clone(), Arc::clone(&vault), clock.clone(), registry_settings, world.reload());
     let registry = Arc::new(registry);
     let token_file = config.admin_token_file();
     let first_token = registry::operators::ensure_first(&store, &clock, &token_file).await.map_err(other)?;
-    let control = Arc::new(control_of(&config, &registry, &store, public_url.as_str(), &journal, &drain, &directory));
-    let networks = Arc::new(ArcSwap::from_pointee(config.agents.allow_networks.clone()));
+    let flusher = drain.handle();
+    let (for_active, for_ready) = (Arc::clone(&journal), Arc::clone(&journal));
+    let control = Arc::new(Control {
+        registry: Arc::clone(&registry),
+        store: store.clone(),
+        directory,
+        limits: Arc::clone(&limits),
+        public_url: public_url.as_str().to_owned(),
+        open_registration: Arc::new(AtomicBool::new(config.agents.registration == Registration::Open)),
+        active_calls: Arc::new(move || for_active.active()),
+        drain_flush: Some(Arc::new(move || {
+            let flusher = flusher.clone();
+            // With the database away the log shows what it has.
+            Box::pin(async move { drop(tokio::time::timeout(Duration::from_secs(2), flusher.flush()).await) })
+        })),
+        ready: Arc::new(move || match for_ready.health() {
+            JournalHealth::Healthy => Ok(()),
+            JournalHealth::Down { since, why } => Err(format!("calls cannot be recorded since {since}: {why}")),
+        }),
+    });
     let fetch = fetch::fetcher(upstream_tls.clone(), Arc::clone(&networks));
     let health = HealthSettings {
         interval: config.health.interval,
@@ -145,19 +166,23 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     };
     let (stop, stopping) = watch::channel(false);
     let admin_url = PublicUrl::of_listener(addresses.1, admin_tls.is_some()).as_str().to_owned();
-    let mut tasks = vec![
+    let upkeep = Upkeep {
+        world: Arc::clone(&world),
+        limits: Arc::clone(&limits),
+        certificates: public_tls.iter().chain(&admin_tls).map(Arc::clone).collect(),
+    };
+    let tasks = vec![
         tokio::spawn(async move { health.run().await }),
-        tokio::spawn(housekeeping(Arc::clone(&limits), public_tls.clone(), admin_tls.clone())),
+        tokio::spawn(upkeep.run()),
         tokio::spawn(server::operator::serve(
             admin,
-            entry::entry(control::operator(Arc::clone(&control))),
+            entry::entry(control::operator(Arc::clone(&control)), Arc::clone(&settings)),
             admin_tls.clone(),
             server_settings.clone(),
             stopping,
         )),
     ];
-    tasks.shrink_to_fit();
-    let api = entry::entry(control::public(Arc::clone(&control)));
+    let api = entry::entry(control::public(Arc::clone(&control)), Arc::clone(&settings));
     let server = Server::start(public, workers, api, public_tls.clone(), &server_settings)
         .map_err(|error| StartError::Other(format!("the workers cannot be started: {error}")))?;
     info!(public = %public_url.as_str(), operators = %admin_url, workers = count, node = %node_id, "serving");
@@ -198,11 +223,26 @@ fn other(error: impl std::fmt::Display) -> StartError {
     StartError::Other(error.to_string())
 }
 
-/// A directory only its owner can look into: it holds keys and the log.
+/// A directory only its owner can look into: it holds keys and the log. One that is there already keeps its mode: somebody
+/// may have chosen it.
 fn private_dir(path: &Path) -> Result<(), StartError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| StartError::File(path.to_owned(), error))
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    let failed = |error| StartError::File(path.to_owned(), error);
+    match std::fs::metadata(path) {
+        Ok(there) if !there.is_dir() => {
+            let text =
+                format!("data_dir: {} is not a directory; move it away, or set another data_dir", path.display());
+            return Err(StartError::Other(text));
+        }
+        Ok(there) if there.permissions().mode() & 0o077 != 0 => {
+            warn!(
+                "{path}: others on this machine can look into it; chmod 700 {path} keeps them out",
+                path = path.display()
+            );
+        }
+        _ => {}
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
 }
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -226,77 +266,4 @@ fn upstream_tls(config: &Config) -> Result<UpstreamTls, StartError> {
         Arc::new(own)
     };
     Ok(UpstreamTls { http1: offering(b"http/1.1"), http2: offering(b"h2") })
-}
-
-fn control_of(
-    config: &Config,
-    registry: &Arc<Registry>,
-    store: &Store,
-    public_url: &str,
-    journal: &Arc<Journal>,
-    drain: &Drain,
-    directory: &crate::directory::Current,
-) -> Control {
-    let (for_active, for_ready, for_cards) = (Arc::clone(journal), Arc::clone(journal), Arc::clone(directory));
-    let flusher = drain.handle();
-    Control {
-        registry: Arc::clone(registry),
-        store: store.clone(),
-        public_url: public_url.to_owned(),
-        open_registration: Arc::new(AtomicBool::new(config.agents.registration == Registration::Open)),
-        served_card: Arc::new(move |id| {
-            let card = for_cards.load().agent(id)?.card.clone()?;
-            Some((card.json.clone(), card.etag.to_str().unwrap_or_default().to_owned()))
-        }),
-        active_calls: Arc::new(move || for_active.active()),
-        drain_flush: Some(Arc::new(move || {
-            let flusher = flusher.clone();
-            // With the database away the log shows what it has.
-            Box::pin(async move { drop(tokio::time::timeout(Duration::from_secs(2), flusher.flush()).await) })
-        })),
-        calls: calls_of(store.clone()),
-        ready: Arc::new(move || match for_ready.health() {
-            JournalHealth::Healthy => Ok(()),
-            JournalHealth::Down { since, why } => Err(format!("calls cannot be recorded since {since}: {why}")),
-        }),
-    }
-}
-
-fn calls_of(store: Store) -> control::Calls {
-    Arc::new(move |query| {
-        let store = store.clone();
-        let filter = CallFilter {
-            agent: query.agent,
-            target: query.target,
-            caller: query.caller,
-            id: query.id,
-            trust_level: query.trust_level,
-            outcome: query.outcome,
-            decision: query.decision,
-            operation: query.operation,
-            status: query.status,
-            since: query.since,
-            until: query.until,
-            task_id: query.task_id,
-            context_id: query.context_id,
-        };
-        let page = CallPage { after: query.after, limit: query.limit };
-        Box::pin(async move { store.calls(&filter, &page).await })
-    })
-}
-
-/// What needs a look now and then: idle limits, changed certificates.
-async fn housekeeping(limits: Arc<Limits>, public: Option<Arc<TlsReloader>>, admin: Option<Arc<TlsReloader>>) {
-    let mut turn = tokio::time::interval(Duration::from_secs(10));
-    loop {
-        turn.tick().await;
-        limits.sweep();
-        for tls in [&public, &admin].into_iter().flatten() {
-            match tls.reload_if_changed() {
-                Ok(true) => info!("the TLS certificate was reloaded"),
-                Ok(false) => {}
-                Err(error) => warn!(%error, "the changed TLS certificate cannot be used, the old one stays"),
-            }
-        }
-    }
 }

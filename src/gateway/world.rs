@@ -1,20 +1,17 @@
 //! Keeping the snapshot true: rebuilt from the database after each change, and open calls held against it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::directory::{self, Builder};
 use crate::proxy::{self, Worker};
 use crate::registry::Reload;
 use crate::store::Store;
-
-/// The pause before the database is read again after a failure.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// Rebuilds the snapshot.
 pub(super) struct World {
@@ -22,6 +19,8 @@ pub(super) struct World {
     builder: ArcSwap<Builder>,
     directory: directory::Current,
     workers: Vec<Arc<Worker>>,
+    /// The database has changes that the snapshot has not.
+    behind: AtomicBool,
     /// One rebuild at a time: a slow one must not overwrite a later one.
     turn: Mutex<()>,
 }
@@ -33,7 +32,8 @@ impl World {
         directory: directory::Current,
         workers: Vec<Arc<Worker>>,
     ) -> Self {
-        Self { store, builder: ArcSwap::from_pointee(builder), directory, workers, turn: Mutex::default() }
+        let builder = ArcSwap::from_pointee(builder);
+        Self { store, builder, directory, workers, behind: AtomicBool::new(false), turn: Mutex::default() }
     }
 
     /// What new snapshots are built with from now on.
@@ -41,38 +41,55 @@ impl World {
         self.builder.store(Arc::new(builder));
     }
 
-    /// Reads the database and puts a new snapshot in force; ends open calls it no longer allows. If the database cannot be read
-    /// now, it is tried again until it can: a block that is stored must come into force.
-    pub(super) async fn rebuild(self: &Arc<Self>) {
-        if self.try_rebuild().await {
-            return;
-        }
-        let world = Arc::clone(self);
-        tokio::spawn(async move {
-            let mut rebuilt = false;
-            while !rebuilt {
-                tokio::time::sleep(RETRY).await;
-                rebuilt = world.try_rebuild().await;
-            }
-        });
-    }
-
-    async fn try_rebuild(&self) -> bool {
+    /// Reads the database and puts a new snapshot in force; ends open calls it no longer allows.
+    pub(super) async fn rebuild(&self) {
         let _turn = self.turn.lock().await;
         let rows = match self.store.directory_rows().await {
             Ok(rows) => rows,
             Err(error) => {
-                error!(%error, "the directory could not be read again: calls are decided from the one before");
-                return false;
+                self.behind.store(true, Ordering::Relaxed);
+                error!(%error, "the directory could not be read again: calls are decided from the one before until it can");
+                return;
             }
         };
+        self.behind.store(false, Ordering::Relaxed);
         let next = Arc::new(self.builder.load().build(rows, &self.directory.load()));
         self.directory.store(Arc::clone(&next));
         for worker in &self.workers {
             worker.live().cut_where(|parties| proxy::taken_back(&next, parties));
-            worker.forget(&next);
         }
-        true
+    }
+
+    /// Rebuilds once more what could not be rebuilt: a key that was taken back must not go on opening doors.
+    pub(super) async fn catch_up(&self) {
+        if self.behind.load(Ordering::Relaxed) {
+            self.rebuild().await;
+            if !self.behind.load(Ordering::Relaxed) {
+                info!("the directory is up to date again");
+            }
+        }
+    }
+
+    /// Tells the database when keys were last used.
+    pub(super) async fn keep_uses(&self) {
+        let directory = self.directory.load_full();
+        let unkept: Vec<_> = directory.unkept_uses().collect();
+        if unkept.is_empty() {
+            return;
+        }
+        let used: Vec<_> = unkept.iter().map(|(key, at)| (key.id, *at)).collect();
+        match self.store.touch_keys(&used).await {
+            Ok(()) => unkept.iter().for_each(|(key, at)| key.last_use.keep(*at)),
+            Err(error) => warn!(%error, "when keys were last used could not be written; it will be tried again"),
+        }
+    }
+
+    /// Lets go of connections to agents that no longer exist.
+    pub(super) fn forget_pools(&self) {
+        let directory = self.directory.load_full();
+        for worker in &self.workers {
+            worker.forget(&directory);
+        }
     }
 
     /// The rebuild as the registry asks for it.

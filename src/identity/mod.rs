@@ -66,8 +66,10 @@ pub enum CredentialError {
     Ambiguous,
     /// `Authorization` is there but is not `Bearer` and a key.
     Malformed,
-    /// No such key, or it has expired, or its agent is gone or disabled.
+    /// No such key, or it has expired, or its agent is gone.
     Unknown,
+    /// The agent has been taken out of service: it calls nobody.
+    Disabled,
 }
 
 /// The one credential in `headers`, or none.
@@ -109,10 +111,13 @@ pub fn identify(headers: &HeaderMap, directory: &Directory, now: Timestamp) -> R
     let hash = digest::digest(&digest::SHA256, token.as_bytes());
     let hash: &[u8; 32] = hash.as_ref().try_into().expect("SHA-256 has 32 bytes");
     match directory.key(hash) {
-        Some(key) if key.expires_at.is_none_or(|end| now < end) && key.agent.state != AdminState::Disabled => {
+        Some(key) if key.expires_at.is_some_and(|end| end <= now) => Err(CredentialError::Unknown),
+        Some(key) if key.agent.state == AdminState::Disabled => Err(CredentialError::Disabled),
+        Some(key) => {
+            key.last_use.note(now);
             Ok(Caller::Agent(Arc::clone(key)))
         }
-        _ => Err(CredentialError::Unknown),
+        None => Err(CredentialError::Unknown),
     }
 }
 

@@ -36,7 +36,7 @@ impl Now {
 pub(super) enum Draws {
     /// Work; for network sources, requests that cost nothing.
     Work,
-    /// Reads; for network sources, credentials that are not valid.
+    /// Reads; for network sources, credentials that are not valid and registrations.
     Reads,
 }
 

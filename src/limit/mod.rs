@@ -204,7 +204,7 @@ impl Limits {
     pub fn abuse(&self, source: IpAddr, what: Abuse) -> Result<(), Refused> {
         let (draws, name) = match what {
             Abuse::Card | Abuse::NotFound | Abuse::Envelope => (Draws::Work, "requests"),
-            Abuse::Credential => (Draws::Reads, "credentials"),
+            Abuse::Credential | Abuse::Registration => (Draws::Reads, "credentials"),
         };
         let now = Now::read(&self.clock);
         let in_force = self.sources.in_force();

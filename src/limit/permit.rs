@@ -59,6 +59,8 @@ pub enum Abuse {
     Envelope,
     /// A credential that is not valid.
     Credential,
+    /// To be registered, without being an operator.
+    Registration,
 }
 
 /// Which kind of limit refused a call.

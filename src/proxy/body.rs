@@ -114,6 +114,8 @@ enum State {
         why: &'static str,
         /// The connection has had its turn to send.
         sent: bool,
+        /// The outcome on its way into the journal: a cut that is seen has its record.
+        written: Option<Written>,
     },
     /// Nothing follows.
     Over,
@@ -160,6 +162,10 @@ impl Answer {
                 Poll::Pending => break,
             }
         }
+        if let State::Cutting { sent, .. } = &mut self.state {
+            // The head has not left yet.
+            *sent = false;
+        }
         Ok(Body::Flowing(self))
     }
 
@@ -168,7 +174,7 @@ impl Answer {
         match next {
             None => return Ok(Body::Whole(Bytes::new())),
             Some(Err(CutShort(UNRECORDED))) => return Err(JournalDown),
-            Some(Err(cut)) => self.state = State::Cutting { why: cut.0, sent: true },
+            Some(Err(cut)) => self.state = State::Cutting { why: cut.0, sent: false, written: None },
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) if matches!(self.state, State::Over) => return Ok(Body::Whole(data)),
                 Ok(data) => self.unread(Frame::data(data)),
@@ -199,7 +205,11 @@ impl Answer {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                State::Cutting { why, .. } => {
+                State::Cutting { why, written, .. } => {
+                    if let Some(written) = written {
+                        // A journal that is down cannot make a cut any worse.
+                        let _ = ready!(Pin::new(written).poll(cx));
+                    }
                     let why = *why;
                     self.state = State::Over;
                     return Poll::Ready(Some(Err(CutShort(why))));
@@ -226,7 +236,7 @@ impl Answer {
     fn poll_flow(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let Some(tap) = self.call.entered.as_ref().map(|entered| &entered.tap) else {
             // Closed, so there is nothing left to end properly.
-            self.state = State::Cutting { why: "its record is closed", sent: false };
+            self.state = State::Cutting { why: "its record is closed", sent: false, written: None };
             return Poll::Ready(None);
         };
         match tap.poll_draw(cx) {
@@ -256,9 +266,9 @@ impl Answer {
             }
             Poll::Ready(Drawn::Broken) => {
                 // Passed on as the cut it is: a clean end would make a truncated task look finished.
-                self.state = State::Cutting { why: "the agent broke off", sent: false };
                 self.call.outcome.reason = Some("agent_broke_off");
-                let _ = self.call.close(Ending::AgentGone);
+                let written = self.call.close(Ending::AgentGone);
+                self.state = State::Cutting { why: "the agent broke off", sent: false, written };
                 Poll::Ready(None)
             }
             Poll::Ready(Drawn::Cut(cut)) => Poll::Ready(self.end_here(Ending::Interrupted, Some(cut), cut.as_str())),
@@ -273,7 +283,7 @@ impl Answer {
         let ending = self.call.whole_ending();
         self.state = match self.call.close(ending) {
             Some(written) => State::Settling(held, written),
-            None => State::Cutting { why: UNRECORDED, sent: false },
+            None => State::Cutting { why: UNRECORDED, sent: false, written: None },
         };
     }
 
@@ -287,8 +297,8 @@ impl Answer {
         let at_boundary = matches!(&self.notice, Notice::Events(events) if events.at_boundary());
         let farewell = self.farewell.as_ref().filter(|_| at_boundary).and_then(|render| render(cut));
         self.call.outcome.reason = Some(cut.map_or("silent_agent", Cut::as_str));
-        let _ = self.call.close(ending);
-        self.state = State::Cutting { why, sent: false };
+        let written = self.call.close(ending);
+        self.state = State::Cutting { why, sent: false, written };
         farewell.map(|event| Ok(Frame::data(event)))
     }
 

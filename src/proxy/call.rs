@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use uuid::Uuid;
 
+use super::access::Facts;
 use super::live::Entered;
+use super::reason::Reason;
 use crate::a2a::{Binding, Noticed, Operation};
 use crate::audit::journal::{JournalDown, OpenRecord, Refused, WorkerJournal, Written};
 use crate::audit::record::{AuthMethod, Decision, Ending, Intent, Outcome};
@@ -121,7 +123,17 @@ impl Call {
         self.decided = true;
         let mut outcome = self.outcome(ending, status);
         outcome.response_bytes = bytes as u64;
-        self.journal.refuse(self.intent.clone(), outcome)
+        let facts = Facts::of(&self.intent);
+        let recorded = self.journal.refuse(self.intent.clone(), outcome.clone());
+        match &recorded {
+            Ok(recorded) => facts.found_as(recorded.request_id).tell(&outcome),
+            Err(JournalDown) => {
+                // What the caller will be answered instead.
+                let reason = Some(Reason::JournalDown.word());
+                facts.tell(&Outcome { ending: Ending::Refused, reason, ..self.outcome(Ending::Refused, 503) });
+            }
+        }
+        recorded
     }
 
     /// Opens the record of a call that will be forwarded once its intent is in the journal: when the future has resolved.
@@ -144,6 +156,7 @@ impl Call {
         let open = OpenCall {
             outcome: self.outcome(Ending::ClientGone, 0),
             record: Some(record),
+            facts: Facts::of(&self.intent),
             arrived: self.arrived,
             clock: self.clock.clone(),
             noticed: Noticed::default(),
@@ -162,6 +175,7 @@ impl Drop for Call {
             let ending = if std::thread::panicking() { Ending::Interrupted } else { Ending::ClientGone };
             self.intent.reason = Some("undecided");
             let outcome = self.outcome(ending, 0);
+            Facts::of(&self.intent).tell(&outcome);
             // With the journal down there is no answer either: nothing was promised.
             let _ = self.journal.refuse(self.intent.clone(), outcome);
         }
@@ -179,6 +193,7 @@ pub struct OpenCall {
     /// Its place among the live calls.
     pub entered: Option<Entered>,
     record: Option<OpenRecord>,
+    facts: Facts,
     arrived: u64,
     clock: Clock,
     _permit: Permit,
@@ -213,6 +228,7 @@ impl OpenCall {
             latency_ms: self.elapsed_ms(),
             ..self.outcome.clone()
         };
+        self.facts.tell(&outcome);
         Some(record.close(outcome))
     }
 

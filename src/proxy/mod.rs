@@ -6,6 +6,7 @@
 //! Decisions come from the [`Directory`]: no database, no file and no name resolution before the call is forwarded. Knows no SQL
 //! and no control plane.
 
+mod access;
 mod body;
 mod call;
 mod card;

@@ -34,7 +34,7 @@ pub(super) enum UpstreamError {
     Broken(String),
 }
 
-/// The connections of one worker. Only its own thread uses them; the lock is held for a look-up.
+/// The connections of one worker. Its own thread uses them; the lock is taken by another for a moment, once a minute.
 pub(super) struct Pools {
     tls: UpstreamTls,
     idle: Duration,

@@ -304,7 +304,8 @@ impl Registry {
         endpoint: Option<Option<String>>,
         card: Option<Option<String>>,
     ) -> Result<(), RegistryError> {
-        let rules = NetworkRules { private_allowed: who.is_admin(), allowed: self.settings.allow_networks.clone() };
+        let allowed = self.settings.allow_networks.load().as_ref().clone();
+        let rules = NetworkRules { private_allowed: who.is_admin(), allowed };
         let before = row.endpoint_url.clone();
         if let Some(endpoint) = endpoint {
             let unchanged = endpoint.is_some() && endpoint == before;

@@ -270,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_without_card_that_answers_get_with_405_is_online() {
-        for status in [200, 400, 401, 403, 404, 405, 415, 422] {
+        for status in [200, 400, 401, 403, 404, 405, 415, 422, 501] {
             let scene = Scene::new("https://a.example/x").await;
             scene.answer("https://a.example/x", Ok((status, "", None)));
             let row = scene.probed().await;

@@ -20,7 +20,6 @@ pub mod vault;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use ipnet::IpNet;
 use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -85,12 +84,12 @@ pub struct Settings {
     /// How new API keys begin.
     pub key_prefix: String,
     /// Networks on which endpoints may live although they are private.
-    pub allow_networks: Vec<IpNet>,
+    pub allow_networks: network::AllowedNetworks,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { key_prefix: token::KEY_PREFIX.to_owned(), allow_networks: Vec::new() }
+        Self { key_prefix: token::KEY_PREFIX.to_owned(), allow_networks: network::AllowedNetworks::default() }
     }
 }
 
@@ -198,6 +197,7 @@ pub(crate) mod testing {
         pub(crate) registry: Arc<Registry>,
         pub(crate) store: Store,
         pub(crate) clock: Clock,
+        pub(crate) vault: Arc<Vault>,
         pub(crate) reloads: Arc<AtomicUsize>,
         pub(crate) dir: tempfile::TempDir,
     }
@@ -214,8 +214,9 @@ pub(crate) mod testing {
                 counter.fetch_add(1, Ordering::SeqCst);
                 Box::pin(async {})
             });
-            let registry = Arc::new(Registry::new(store.clone(), vault, clock.clone(), Settings::default(), reload));
-            Self { registry, store, clock, reloads, dir }
+            let settings = Settings::default();
+            let registry = Arc::new(Registry::new(store.clone(), Arc::clone(&vault), clock.clone(), settings, reload));
+            Self { registry, store, clock, vault, reloads, dir }
         }
 
         pub(crate) fn reloads(&self) -> usize {

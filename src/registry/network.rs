@@ -7,8 +7,13 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
+
+/// The networks that the configuration allows: one value for all who ask, which a reload changes for all of them at once.
+pub type AllowedNetworks = Arc<ArcSwap<Vec<IpNet>>>;
 
 /// What is allowed beyond globally reachable addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

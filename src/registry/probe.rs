@@ -140,7 +140,8 @@ pub(super) async fn probe(
     let finding = |health, reason| Finding { health, reason: Some(reason), card: None, validator: None };
     match fetch(request(agent, endpoint, credential, None, timeout)).await {
         Ok(answer) => match answer.status {
-            200..=299 | 400 | 401 | 403 | 404 | 405 | 415 | 422 => finding(HealthStatus::Online, "post_only"),
+            // 501 too: what Python's own server says to a method it was given no code for.
+            200..=299 | 400 | 401 | 403 | 404 | 405 | 415 | 422 | 501 => finding(HealthStatus::Online, "post_only"),
             300..=399 => finding(HealthStatus::Online, "redirects"),
             500..=599 => finding(HealthStatus::Offline, "server_error"),
             _ => finding(HealthStatus::Online, "answers_oddly"),

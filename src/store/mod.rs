@@ -72,6 +72,15 @@ impl Store {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
 
+    /// Reads the database, so that whoever asks knows whether it can be read.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1 FROM agents LIMIT 1").fetch_optional(&self.reader).await?;
+        Ok(())
+    }
+
     /// Closes every connection, the writer last.
     pub async fn close(&self) {
         self.reader.close().await;

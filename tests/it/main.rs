@@ -4,7 +4,9 @@
 
 mod support;
 
+mod access;
 mod calls;
+mod control;
 mod crash;
 mod http2;
 mod limits;

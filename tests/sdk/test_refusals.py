@@ -1,6 +1,9 @@
 """What a refused caller is told, as the HTTP answer says it and as each SDK shows it."""
 
+import http.client
+import json
 import re
+import socket
 
 import httpx
 import pytest
@@ -14,6 +17,19 @@ SEND = {
     "method": "message/send",
     "params": {"message": {"messageId": "m", "role": "user", "parts": [{"kind": "text", "text": "message hello"}]}},
 }
+
+
+def in_one_piece(url, call, key=None):
+    """Posts with head and body in one segment: a refusal decided before the body is read echoes what has arrived by then."""
+    body = json.dumps(call).encode()
+    to = httpx.URL(url)
+    head = [f"POST {to.path} HTTP/1.1", f"Host: {to.host}:{to.port}", "Content-Type: application/json"]
+    head += [f"Content-Length: {len(body)}", *([f"Authorization: Bearer {key}"] if key else []), "", ""]
+    with socket.create_connection((to.host, to.port), timeout=10) as connection:
+        connection.sendall("\r\n".join(head).encode() + body)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +96,7 @@ def test_a_verified_stranger_is_answered_once_a_minute(gateway, targets):
 @pytest.mark.parametrize("id_", ["text", 7, 12345678901234567890, None])
 def test_a_wrong_key_is_401_and_the_id_comes_back_with_its_type(id_, agents, gateway, targets):
     before = len(agents["py03"].requests())
-    answer = httpx.post(
-        gateway.base(targets["py03"]), json={**SEND, "id": id_}, headers={"Authorization": "Bearer oag_wrong"}
-    )
+    answer = in_one_piece(gateway.base(targets["py03"]), {**SEND, "id": id_}, key="oag_wrong")
     assert answer.status_code == 401, told(answer)
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert answer.json()["id"] == id_ and answer.json()["error"]["code"] == -32000
@@ -97,7 +111,7 @@ def test_each_sdk_shows_a_wrong_key(client, gateway, targets):
 
 
 def test_an_unknown_agent_is_404_in_the_callers_dialect(gateway):
-    answer = httpx.post(f"{gateway.public}/api/proxy/nobody-here", json=SEND)
+    answer = in_one_piece(f"{gateway.public}/api/proxy/nobody-here", SEND)
     assert answer.status_code == 404, told(answer)
     assert answer.json()["id"] == "call-7" and answer.json()["error"]["code"] == -32000
 

@@ -133,6 +133,25 @@ async fn recovery_leaves_the_living_alone_and_ends_the_dead() {
 }
 
 #[tokio::test]
+async fn a_drain_that_ends_before_its_workers_leaves_the_journal_for_the_next_start() {
+    let fixture = Fixture::new().await;
+    let journal = fixture.journal();
+    let drain = Drain::start(fixture.store.clone(), &journal, fixture.clock.clone());
+    let worker = journal.worker(0);
+    let (first, outcome) = refusal(1);
+    let _ = worker.refuse(first, outcome).expect("refuse");
+    worker.flush();
+    drain.finish().await;
+    assert_eq!((fixture.rows().await.len(), fixture.instances()), (1, 1));
+    let (second, outcome) = refusal(2);
+    let _ = worker.refuse(second, outcome).expect("refuse");
+    worker.flush();
+    drop((journal, worker));
+    Drain::recover(&fixture.store, &fixture.root()).await.expect("recover");
+    assert_eq!((fixture.rows().await.len(), fixture.instances()), (2, 0));
+}
+
+#[tokio::test]
 async fn a_damaged_middle_is_kept_aside_and_later_segments_are_read() {
     let fixture = Fixture::new().await;
     let journal = fixture.journal();
@@ -194,16 +213,16 @@ fn acts() -> impl Strategy<Value = Vec<(u8, Act)>> {
     prop::collection::vec((0..2_u8, act), 1..160)
 }
 
-/// How a call ended, and whether that was to be written.
-type ToldEnd = (Ending, Option<Written>);
-
 /// What callers were told.
 #[derive(Default)]
 struct Told {
-    /// Intents, and outcomes where there is one (`None`: interrupted by a drop), by request id.
-    calls: HashMap<u128, (Option<Written>, Option<ToldEnd>)>,
+    /// Of each call, by the number in its request id: the intent, and the outcome where there is one.
+    calls: HashMap<u128, (Written, Option<Closed>)>,
     refused: Vec<(Uuid, Written)>,
 }
+
+/// An outcome; not told to anybody if it comes from a drop.
+type Closed = (Ending, Option<Written>);
 
 fn ok(written: &Written) -> bool {
     written.now() == Some(Ok(()))
@@ -222,7 +241,7 @@ async fn play(acts: Vec<(u8, Act)>, tail: Vec<u8>, cut_recovery: usize) {
         match act {
             Act::Open => {
                 if let Ok(record) = worker.open(intent(n), 0) {
-                    told.calls.insert(n, (Some(record.intent_written()), None));
+                    told.calls.insert(n, (record.intent_written(), None));
                     open.push((n, record));
                 }
             }
@@ -255,7 +274,7 @@ async fn play(acts: Vec<(u8, Act)>, tail: Vec<u8>, cut_recovery: usize) {
                 for k in 0..8 {
                     let id = n * 1_000_000 + k;
                     if let Ok(record) = worker.open(intent(id), 0) {
-                        told.calls.insert(id, (Some(record.intent_written()), None));
+                        told.calls.insert(id, (record.intent_written(), None));
                         open.push((id, record));
                     }
                 }
@@ -282,18 +301,21 @@ async fn play(acts: Vec<(u8, Act)>, tail: Vec<u8>, cut_recovery: usize) {
         file.write_all_at(&tail, last.end).expect("a torn tail");
     }
 
-    // A first recovery is cut after some commits, before anything is deleted.
-    let positions = fixture.store.journal_positions().await.expect("positions");
-    let last_seq = fixture.store.last_seq(NODE).await.expect("seq");
-    let mut cut = Follower::dead(instance, &dir, NODE, last_seq, &positions).expect("a dead journal");
-    for _ in 0..cut_recovery {
-        cut.gather(true).expect("read");
-        let done = cut.commit_and_clear(&fixture.store).await.expect("commit");
-        if done {
+    // Recoveries that are cut after some commits, before anything is deleted; the later ones come less far than the first.
+    for cut_after in [cut_recovery, cut_recovery / 2, 1] {
+        let positions = fixture.store.journal_positions().await.expect("positions");
+        if fixture.store.finished_journals().await.expect("finished").contains(&instance) {
             break;
         }
+        let last_seq = fixture.store.last_seq(NODE).await.expect("seq");
+        let mut cut = Follower::dead(instance, &dir, NODE, last_seq, &positions).expect("a dead journal");
+        for _ in 0..cut_after {
+            cut.gather(true).expect("read");
+            if cut.commit_and_clear(&fixture.store).await.expect("commit") {
+                break;
+            }
+        }
     }
-    drop(cut);
     Drain::recover(&fixture.store, &fixture.root()).await.expect("recover");
     check(&fixture, &told).await;
     assert_eq!(fixture.instances(), 0);
@@ -311,7 +333,7 @@ async fn check(fixture: &Fixture, told: &Told) {
         let outcome = row.map(|row| row.outcome.as_str());
         match (begun, ended) {
             (_, Some((ending, Some(written)))) if ok(written) => assert_eq!(outcome, Some(ending.as_str()), "{id}"),
-            (Some(written), _) if ok(written) => assert_eq!(outcome, Some("interrupted"), "{id}"),
+            (written, _) if ok(written) => assert_eq!(outcome, Some("interrupted"), "{id}"),
             _ => assert!(matches!(outcome, None | Some("interrupted")), "{id}: {outcome:?}"),
         }
     }

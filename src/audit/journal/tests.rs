@@ -2,7 +2,8 @@ use std::future::Future as _;
 use std::io;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -17,7 +18,12 @@ use crate::trust::TrustLevel;
 pub(crate) struct Faults {
     pub(crate) create: AtomicBool,
     pub(crate) write: AtomicBool,
+    /// Once.
     pub(crate) sync: AtomicBool,
+    /// Syncs wait as long as a test holds it.
+    pub(crate) gate: Mutex<()>,
+    /// How many syncs have begun.
+    pub(crate) begun: AtomicUsize,
     pub(crate) repair: AtomicBool,
 }
 
@@ -39,7 +45,9 @@ impl Faults {
     }
 
     pub(super) fn on_sync(&self) -> io::Result<()> {
-        fail(&self.sync)
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        drop(self.gate.lock().expect("the gate"));
+        if self.sync.swap(false, Ordering::SeqCst) { Err(io::Error::other("injected")) } else { Ok(()) }
     }
 
     pub(super) fn on_repair(&self) -> io::Result<()> {
@@ -176,8 +184,15 @@ fn a_full_disk_refuses_calls_but_takes_the_outcomes_of_open_ones_and_recovers() 
     }
     assert!(open.len() > 5);
     assert!(matches!(journal.health(), JournalHealth::Down { since: Timestamp(5), .. }));
-    let closed: Vec<_> = open.drain(..).map(|record| record.close(outcome(Ending::Completed))).collect();
+    let longest = || Outcome {
+        task_id: Some("t".repeat(500).into()),
+        context_id: Some("c".repeat(500).into()),
+        stream_events: Some(1),
+        ..outcome(Ending::Completed)
+    };
+    let closed: Vec<_> = open.drain(..).map(|record| record.close(longest())).collect();
     worker.flush();
+    assert!(worker.segments()[0].end <= 1 << 14, "outcomes stay inside the room that was reserved");
     assert!(closed.iter().all(|written| written.now() == Some(Ok(()))));
     journal.faults().create.store(false, Ordering::SeqCst);
     let more = |n| worker.open(Intent { method: Some("y".repeat(200).into()), ..intent(n) }, 0);
@@ -258,7 +273,6 @@ fn with_disk_durability_nothing_counts_before_its_sync() {
         assert_eq!(record.intent_written().await, Ok(()));
         journal.faults().sync.store(true, Ordering::SeqCst);
         assert_eq!(record.close(outcome(Ending::Completed)).await, Err(JournalDown));
-        journal.faults().sync.store(false, Ordering::SeqCst);
         clock.advance(Duration::from_secs(1));
         let record = worker.open(intent(2), 0).expect("the journal has recovered");
         assert_eq!(record.intent_written().await, Ok(()));
@@ -266,5 +280,45 @@ fn with_disk_durability_nothing_counts_before_its_sync() {
         flusher.await.expect("the flusher ends");
         assert!(worker.open(intent(3), 0).is_err());
         assert_eq!(record.close(outcome(Ending::Completed)).await, Ok(()), "open calls can still be closed");
+    });
+}
+
+#[test]
+fn when_a_sync_fails_what_was_written_and_gathered_meanwhile_fails_with_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = Clock::manual(Timestamp(5));
+    let journal = journal(dir.path(), Durability::Disk, 1 << 16, &clock);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        let worker = journal.worker(0);
+        let opened = worker.open(intent(1), 0).expect("open");
+        worker.flush();
+        opened.intent_written().await.expect("written");
+        let gate = journal.faults().gate.lock().expect("the gate");
+        journal.faults().sync.store(true, Ordering::SeqCst);
+        let begun = journal.faults().begun.load(Ordering::SeqCst);
+        let syncing = opened.close(outcome(Ending::Completed));
+        worker.flush();
+        while journal.faults().begun.load(Ordering::SeqCst) == begun {
+            std::thread::yield_now();
+        }
+        let written = worker.open(intent(2), 0).expect("open");
+        worker.flush();
+        let gathered = worker.open(intent(3), 0).expect("open");
+        drop(gate);
+        for waiting in [syncing, written.intent_written(), gathered.intent_written()] {
+            let told = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+            assert_eq!(told, Ok(Err(JournalDown)));
+        }
+        clock.advance(Duration::from_secs(1));
+        // The failed turns may not all have come back from the thread that syncs: until then nothing is written.
+        let fresh = loop {
+            match worker.open(intent(4), 0) {
+                Ok(record) => break record,
+                Err(JournalDown) => clock.advance(Duration::from_secs(1)),
+            }
+        };
+        worker.flush();
+        assert_eq!(fresh.intent_written().await, Ok(()));
     });
 }

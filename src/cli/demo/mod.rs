@@ -185,38 +185,15 @@ impl<'a, W: Write> Story<'a, W> {
             let caller = names.iter().find(|(agent, _)| agent["id"] == call["caller_agent_id"]);
             let mut row = vec![text(&call["called_at"]).chars().skip(11).take(12).collect::<String>()];
             row.push(caller.map_or("-", |(_, name)| name).to_owned());
-            for column in [
-                "trust_level",
-                "method",
-                "operation",
-                "decision",
-                "reason",
-                "status_code",
-                "outcome",
-                "stream_events",
-                "task_state",
-                "units",
-                "latency_ms",
-            ] {
+            for column in
+                ["trust_level", "method", "status_code", "outcome", "reason", "stream_events", "units", "latency_ms"]
+            {
                 row.push(text(&call[column]));
             }
             rows.push(row);
         }
-        let headings = [
-            "called_at",
-            "caller",
-            "trust_level",
-            "method",
-            "operation",
-            "decision",
-            "reason",
-            "status",
-            "outcome",
-            "events",
-            "task_state",
-            "units",
-            "ms",
-        ];
+        let headings =
+            ["called_at", "caller", "trust_level", "method", "status", "outcome", "reason", "events", "units", "ms"];
         writeln!(self.out, "\nEvery call is a row of proxy_calls, refused ones included:\n")?;
         writeln!(self.out, "{}", table::render(&headings, &rows))?;
         Ok(())

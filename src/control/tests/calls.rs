@@ -4,13 +4,15 @@ use super::*;
 use crate::a2a::{Binding, Operation};
 use crate::audit::record::{AuthMethod, Decision};
 use crate::clock::Timestamp;
+use crate::store::calls::DrainBatch;
+use crate::store::rows::CallRow;
 use crate::trust::TrustLevel;
 
 fn row(n: u128, caller: Uuid, target: Uuid) -> CallRow {
     CallRow {
         id: Uuid::from_u128(n),
         node_id: Uuid::nil(),
-        seq: 1,
+        seq: i64::try_from(n).expect("small"),
         target_agent_id: Some(target),
         caller_agent_id: Some(caller),
         credential_id: Some(Uuid::from_u128(77)),
@@ -83,44 +85,62 @@ fn id(text: &str) -> Uuid {
     Uuid::parse_str(text).expect("an id")
 }
 
+async fn log(api: &Api, rows: Vec<CallRow>) {
+    let batch = DrainBatch { rows, ..DrainBatch::default() };
+    api.bench.store.commit_drained(&batch).await.expect("written");
+}
+
+/// The numbers of the rows that were answered, newest first.
+fn numbers(answer: &Answer) -> Vec<u128> {
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let calls = answer.body["calls"].as_array().expect("a list");
+    calls.iter().map(|call| id(call["id"].as_str().expect("an id")).as_u128()).collect()
+}
+
 #[tokio::test]
-async fn operators_filter_and_agents_are_held_to_their_own_calls() {
+async fn every_filter_leaves_out_what_it_does_not_name() {
     let api = Api::new().await;
-    let (one, key) = api.agent("one").await;
+    let (one, _) = api.agent("one").await;
     let (two, _) = api.agent("two").await;
-    let path = format!(
-        "/api/calls?agent=one&target={two}&trust_level=verified&outcome=completed&decision=allowed&operation=SendMessage\
-         &status=200&since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:00%2B01:00&task_id=t&context_id=c&limit=7"
-    );
-    assert_eq!(api.admin(Method::GET, &path, None).await.status, 200);
-    let asked = api.asked_calls.lock().expect("lock").pop().expect("asked");
-    let time = |text: &str| Some(Timestamp::parse(text).expect("a time"));
-    let text = |text: &str| Some(text.to_owned());
-    assert_eq!(
-        asked,
-        CallQuery {
-            agent: Some(id(&one)),
-            target: Some(id(&two)),
-            caller: None,
-            trust_level: text("verified"),
-            outcome: text("completed"),
-            decision: text("allowed"),
-            operation: text("SendMessage"),
-            status: Some(200),
-            since: time("2026-01-01T00:00:00Z"),
-            until: time("2026-01-01T23:00:00Z"),
-            id: None,
-            task_id: text("t"),
-            context_id: text("c"),
-            after: None,
-            limit: 8,
-        }
-    );
-    assert_eq!(api.public(Method::GET, "/api/calls?target=two", Some(&key), None).await.status, 200);
-    let asked = api.asked_calls.lock().expect("lock").pop().expect("asked");
-    assert_eq!((asked.agent, asked.target), (Some(id(&one)), Some(id(&two))));
-    api.public(Method::GET, "/api/calls?agent=two", Some(&key), None).await.is_problem(403);
-    api.public(Method::GET, "/api/calls", None, None).await.is_problem(401);
+    let other = Uuid::from_u128(99);
+    let time = |text: &str| Timestamp::parse(text).expect("a time");
+    type Change = fn(&mut CallRow);
+    // Each filter, and a change that takes a row out of it.
+    let cases: [(String, Change); 11] = [
+        ("caller=one".to_owned(), |row| row.caller_agent_id = Some(Uuid::from_u128(99))),
+        (format!("target={two}"), |row| row.target_agent_id = Some(Uuid::from_u128(99))),
+        ("trust_level=verified".to_owned(), |row| row.trust_level = "connected".to_owned()),
+        ("outcome=completed".to_owned(), |row| row.outcome = "timeout".to_owned()),
+        ("decision=allowed".to_owned(), |row| row.decision = "refused".to_owned()),
+        ("operation=SendMessage".to_owned(), |row| row.operation = "GetTask".to_owned()),
+        ("status=200".to_owned(), |row| row.status_code = 429),
+        ("since=2026-01-01T00:00:00Z".to_owned(), |row| row.called_at = row.called_at.plus_micros(-1)),
+        ("until=2026-01-01T01:00:00.000001%2B01:00".to_owned(), |row| row.called_at = row.called_at.plus_micros(1)),
+        ("task_id=t".to_owned(), |row| row.task_id = None),
+        ("context_id=c".to_owned(), |row| row.context_id = None),
+    ];
+    let base = |n: u128| CallRow {
+        task_id: Some("t".to_owned()),
+        context_id: Some("c".to_owned()),
+        called_at: time("2026-01-01T00:00:00Z"),
+        ..row(n, id(&one), id(&two))
+    };
+    let mut rows = vec![base(1)];
+    for (n, (_, change)) in (2..).zip(&cases) {
+        rows.push(base(n));
+        change(rows.last_mut().expect("just pushed"));
+    }
+    rows.push(row(50, other, other));
+    log(&api, rows).await;
+    for (n, (filter, _)) in (2..).zip(&cases) {
+        let left = numbers(&api.admin(Method::GET, &format!("/api/calls?limit=200&agent=one&{filter}"), None).await);
+        assert!(left.contains(&1) && !left.contains(&n) && !left.contains(&50), "{filter}: {left:?}");
+    }
+    let all: Vec<&str> = cases.iter().map(|(filter, _)| filter.as_str()).collect();
+    let left = numbers(&api.admin(Method::GET, &format!("/api/calls?{}", all.join("&")), None).await);
+    assert_eq!(left, [1]);
+    let by_id = format!("/api/calls?id={}", Uuid::from_u128(3));
+    assert_eq!(numbers(&api.admin(Method::GET, &by_id, None).await), [3]);
     for bad in ["status=x", "since=yesterday", "next=%25", "limit=0", "id=7"] {
         api.admin(Method::GET, &format!("/api/calls?{bad}"), None).await.is_problem(400);
     }
@@ -129,18 +149,31 @@ async fn operators_filter_and_agents_are_held_to_their_own_calls() {
 }
 
 #[tokio::test]
+async fn agents_are_held_to_their_own_calls() {
+    let api = Api::new().await;
+    let (one, key) = api.agent("one").await;
+    let (two, _) = api.agent("two").await;
+    let other = Uuid::from_u128(99);
+    log(&api, vec![row(1, id(&one), id(&two)), row(2, other, id(&two)), row(3, other, id(&one))]).await;
+    assert_eq!(numbers(&api.public(Method::GET, "/api/calls", Some(&key), None).await), [3, 1]);
+    assert_eq!(numbers(&api.public(Method::GET, "/api/calls?target=two", Some(&key), None).await), [1]);
+    api.public(Method::GET, "/api/calls?agent=two", Some(&key), None).await.is_problem(403);
+    api.public(Method::GET, "/api/calls", None, None).await.is_problem(401);
+}
+
+#[tokio::test]
 async fn pages_follow_each_other_without_gap() {
     let api = Api::new().await;
-    let rows: Vec<CallRow> = (1..=3).rev().map(|n| row(n, Uuid::nil(), Uuid::nil())).collect();
-    *api.call_rows.lock().expect("lock") = rows.clone();
-    let page = api.admin(Method::GET, "/api/calls?limit=2", None).await.body;
-    assert_eq!(page["calls"].as_array().expect("a list").len(), 2);
-    let next = page["next"].as_str().expect("more");
-    *api.call_rows.lock().expect("lock") = rows[2..].to_vec();
-    let page = api.admin(Method::GET, &format!("/api/calls?limit=2&next={next}"), None).await.body;
-    assert_eq!(page["next"], Value::Null);
-    let asked = api.asked_calls.lock().expect("lock").pop().expect("asked");
-    assert_eq!(asked.after, Some((rows[1].called_at, rows[1].id)));
+    log(&api, (1..=5).map(|n| row(n, Uuid::nil(), Uuid::nil())).collect()).await;
+    let mut path = "/api/calls?limit=2".to_owned();
+    let mut seen = Vec::new();
+    loop {
+        let page = api.admin(Method::GET, &path, None).await;
+        seen.push(numbers(&page));
+        let Some(next) = page.body["next"].as_str() else { break };
+        path = format!("/api/calls?limit=2&next={next}");
+    }
+    assert_eq!(seen, [vec![5, 4], vec![3, 2], vec![1]]);
 }
 
 #[tokio::test]
@@ -148,7 +181,7 @@ async fn a_target_does_not_learn_the_callers_address_or_key() {
     let api = Api::new().await;
     let (one, one_key) = api.agent("one").await;
     let (two, two_key) = api.agent("two").await;
-    *api.call_rows.lock().expect("lock") = vec![row(1, id(&one), id(&two))];
+    log(&api, vec![row(1, id(&one), id(&two))]).await;
     *api.open_calls.lock().expect("lock") = vec![open(id(&one), id(&two))];
     for (path, key, knows) in [("/api/calls", &one_key, true), ("/api/calls", &two_key, false)] {
         let call = api.public(Method::GET, path, Some(key), None).await.body["calls"][0].clone();

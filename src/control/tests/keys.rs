@@ -61,3 +61,14 @@ async fn a_key_request_that_makes_no_sense_says_why() {
     }
     assert_eq!(refused, 11, "fifty keys at most, one of them the first");
 }
+
+#[tokio::test]
+async fn the_last_use_of_a_key_is_told_at_once() {
+    let api = Api::new().await;
+    let (_, key) = api.agent("one").await;
+    let used =
+        async || api.public(Method::GET, "/api/keys", Some(&key), None).await.body["keys"][0]["last_used_at"].clone();
+    assert_eq!(used().await, "2026-01-01T00:00:00.000000Z");
+    api.bench.clock.advance(Duration::from_secs(90));
+    assert_eq!(used().await, "2026-01-01T00:01:30.000000Z");
+}

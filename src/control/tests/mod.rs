@@ -5,8 +5,10 @@ mod calls;
 mod connections;
 mod keys;
 
+use std::net::Ipv4Addr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -14,6 +16,9 @@ use serde_json::{Value, json};
 use tower_service::Service as _;
 
 use super::*;
+use crate::directory::{Builder, Defaults, Directory, Timeouts};
+use crate::policy::Policy;
+use crate::registry::network::AllowedNetworks;
 use crate::registry::testing::{Bench, admin};
 use crate::store::rows::OperatorRole;
 
@@ -25,8 +30,7 @@ pub(super) struct Api {
     pub(super) control: Arc<Control>,
     pub(super) admin: String,
     pub(super) auditor: String,
-    pub(super) asked_calls: Arc<Mutex<Vec<CallQuery>>>,
-    pub(super) call_rows: Arc<Mutex<Vec<CallRow>>>,
+    builder: Builder,
     pub(super) open_calls: Arc<Mutex<Vec<Intent>>>,
     pub(super) is_ready: Arc<AtomicBool>,
 }
@@ -45,34 +49,51 @@ impl Api {
         for (name, role) in [("root", OperatorRole::Admin), ("eve", OperatorRole::Auditor)] {
             tokens.push(bench.registry.create_operator(&admin(), name, role, None).await.expect("made").1.text);
         }
-        let asked_calls: Arc<Mutex<Vec<CallQuery>>> = Arc::default();
-        let call_rows: Arc<Mutex<Vec<CallRow>>> = Arc::default();
         let open_calls: Arc<Mutex<Vec<Intent>>> = Arc::default();
         let is_ready = Arc::new(AtomicBool::new(true));
-        let (log, rows, open, ready) = (asked_calls.clone(), call_rows.clone(), open_calls.clone(), is_ready.clone());
+        let (open, ready) = (open_calls.clone(), is_ready.clone());
         let store = bench.store.clone();
+        let limits = Arc::new(Limits::new(bench.clock.clone(), Arc::new(Policy::default()), [0; 32], Vec::new()));
+        let second = Duration::from_secs(1);
+        let builder = Builder {
+            vault: Arc::clone(&bench.vault),
+            limits: Arc::clone(&limits),
+            defaults: Defaults {
+                public_url: PUBLIC_URL.to_owned(),
+                allow_networks: AllowedNetworks::default(),
+                connect_timeout: second,
+                timeouts: Timeouts { first_byte: second, read_first_byte: second, idle: second },
+                max_in_flight: 1,
+                anonymous_allowed: true,
+            },
+        };
         let control = Arc::new(Control {
             registry: Arc::clone(&bench.registry),
             store,
+            directory: Arc::default(),
+            limits,
             public_url: PUBLIC_URL.to_owned(),
             open_registration: Arc::new(AtomicBool::new(false)),
-            served_card: Arc::new(|_| Some((Bytes::from_static(b"{\"name\":\"served\"}"), "\"v1\"".to_owned()))),
             active_calls: Arc::new(move || open.lock().expect("lock").clone()),
-            calls: Arc::new(move |query| {
-                let limit = query.limit as usize;
-                log.lock().expect("lock").push(query);
-                let page = rows.lock().expect("lock").iter().take(limit).cloned().collect();
-                Box::pin(async move { Ok(page) })
-            }),
             drain_flush: None,
             ready: Arc::new(move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("journal down".to_owned()) }),
         });
         let [admin, auditor] = <[String; 2]>::try_from(tokens).expect("two");
-        Self { bench, control, admin, auditor, asked_calls, call_rows, open_calls, is_ready }
+        Self { bench, control, admin, auditor, builder, open_calls, is_ready }
     }
 
-    async fn send(router: Router, request: Request<Body>) -> Answer {
-        let mut router = router;
+    /// The directory as the registry has it rebuilt after every change.
+    async fn rebuild(&self) {
+        let Ok(rows) = self.bench.store.directory_rows().await else { return };
+        let next: Directory = self.builder.build(rows, &self.control.directory.load());
+        self.control.directory.store(Arc::new(next));
+    }
+
+    async fn send(&self, mut router: Router, mut request: Request<Body>) -> Answer {
+        self.rebuild().await;
+        if request.extensions().get::<Source>().is_none() {
+            request.extensions_mut().insert(Source(Ipv4Addr::LOCALHOST.into()));
+        }
         let response = router.call(request).await.expect("infallible");
         let (head, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.expect("whole");
@@ -91,7 +112,7 @@ impl Api {
 
     /// On the public listener.
     pub(super) async fn public(&self, method: Method, path: &str, key: Option<&str>, body: Option<Value>) -> Answer {
-        Self::send(public(self.control.clone()), Self::request(method, path, key, body.as_ref())).await
+        self.send(public(self.control.clone()), Self::request(method, path, key, body.as_ref())).await
     }
 
     /// On the operator listener.
@@ -102,7 +123,7 @@ impl Api {
         token: Option<&str>,
         body: Option<Value>,
     ) -> Answer {
-        Self::send(operator(self.control.clone()), Self::request(method, path, token, body.as_ref())).await
+        self.send(operator(self.control.clone()), Self::request(method, path, token, body.as_ref())).await
     }
 
     /// On the operator listener, as admin.
@@ -111,7 +132,7 @@ impl Api {
     }
 
     pub(super) async fn raw(&self, request: Request<Body>) -> Answer {
-        Self::send(public(self.control.clone()), request).await
+        self.send(public(self.control.clone()), request).await
     }
 
     /// An agent with an endpoint, registered by an admin: its id and key.
@@ -214,13 +235,13 @@ async fn bodies_that_cannot_be_read_are_refused_with_the_reason() {
         let request = Request::post("/api/agents").header("x-api-key", "x");
         api.raw(request.body(Body::from(body)).expect("a request")).await.is_problem(401);
         let request = Request::post("/api/agents").header("x-api-key", &api.admin);
-        let answer = Api::send(operator(api.control.clone()), request.body(Body::from(body)).expect("a request")).await;
+        let answer = api.send(operator(api.control.clone()), request.body(Body::from(body)).expect("a request")).await;
         answer.is_problem(400);
         assert!(answer.text.contains(reason), "{}", answer.text);
     }
     let request = Request::post("/api/agents").header("x-api-key", &api.admin);
     let huge = request.body(Body::from(vec![b' '; BODY_MAX + 1])).expect("a request");
-    Api::send(operator(api.control.clone()), huge).await.is_problem(413);
+    api.send(operator(api.control.clone()), huge).await.is_problem(413);
 }
 
 #[tokio::test]
@@ -242,4 +263,63 @@ async fn liveness_asks_nothing_and_readiness_tells_operators_why_not() {
     let inside = api.operator(Method::GET, "/readyz", None, None).await;
     inside.is_problem(503);
     assert_eq!(inside.body["detail"], "journal down");
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_read_is_not_ready_but_alive() {
+    let api = Api::new().await;
+    api.bench.store.close().await;
+    let inside = api.operator(Method::GET, "/readyz", None, None).await;
+    inside.is_problem(503);
+    assert!(inside.text.contains("database"), "{}", inside.text);
+    assert_eq!(inside.headers["retry-after"], "1");
+    assert_eq!(api.public(Method::GET, "/livez", None, None).await.status, 200);
+}
+
+/// A request with this key from this address.
+fn from(address: [u8; 4], method: Method, path: &str, token: Option<&str>, body: Option<&Value>) -> Request<Body> {
+    let mut request = Api::request(method, path, token, body);
+    request.extensions_mut().insert(Source(address.into()));
+    request
+}
+
+#[tokio::test]
+async fn guessing_credentials_ends_in_waiting_at_both_doors() {
+    let api = Api::new().await;
+    let (_, key) = api.agent("one").await;
+    let guess = |token| from([192, 0, 2, 1], Method::GET, "/api/agents", Some(token), None);
+    for n in 0..20 {
+        let answer = match n % 2 {
+            0 => api.send(public(api.control.clone()), guess("oag_guess")).await,
+            _ => api.send(operator(api.control.clone()), guess("tgo_guess")).await,
+        };
+        answer.is_problem(401);
+    }
+    for router in [public(api.control.clone()), operator(api.control.clone())] {
+        let answer = api.send(router, guess("oag_guess")).await;
+        answer.is_problem(429);
+        assert_eq!(answer.headers["retry-after"], "3");
+        assert_eq!((&answer.body["retry_after"], &answer.body["error"]), (&json!(3), &json!("Too Many Requests")));
+    }
+    // Who has a right one is none the worse for it, nor is anybody elsewhere.
+    assert_eq!(api.send(public(api.control.clone()), guess(&key)).await.status, 200);
+    let elsewhere = from([198, 51, 100, 1], Method::GET, "/api/agents", Some("oag_guess"), None);
+    api.send(public(api.control.clone()), elsewhere).await.is_problem(401);
+    api.bench.clock.advance(Duration::from_secs(3));
+    api.send(public(api.control.clone()), guess("oag_guess")).await.is_problem(401);
+}
+
+#[tokio::test]
+async fn one_source_cannot_fill_an_open_registry() {
+    let api = Api::new().await;
+    api.control.open_registration.store(true, Ordering::SeqCst);
+    let register = |n: usize| {
+        let body = json!({"name": format!("agent {n}")});
+        from([192, 0, 2, 1], Method::POST, "/api/agents", None, Some(&body))
+    };
+    for n in 0..20 {
+        assert_eq!(api.send(public(api.control.clone()), register(n)).await.status, 201);
+    }
+    api.send(public(api.control.clone()), register(20)).await.is_problem(429);
+    assert_eq!(api.admin(Method::POST, "/api/agents", Some(json!({"name": "by an operator"}))).await.status, 201);
 }

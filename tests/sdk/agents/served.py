@@ -7,9 +7,11 @@ request to the file named by `--log`. It stops when its standard input is closed
 import argparse
 import json
 import logging
+import os
 import socket
 import sys
 import threading
+import time
 
 import uvicorn
 
@@ -81,6 +83,9 @@ def serve(options, build):
     def stop_with_parent():
         sys.stdin.read()
         server.should_exit = True
+        # A task that nobody reads any more may refuse to end; nothing of it is worth waiting for.
+        time.sleep(3)
+        os._exit(0)
 
     threading.Thread(target=stop_with_parent, daemon=True).start()
     print(json.dumps({"url": base}), flush=True)

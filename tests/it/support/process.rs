@@ -1,0 +1,126 @@
+//! The real program, as a process that can be told to stop, and killed.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::client::{Answer, Client};
+use super::gateway::Registered;
+use super::within;
+
+/// A gateway in a process of its own, on free ports, with its data in `data` below its directory.
+pub(crate) struct Process {
+    child: Child,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    token: String,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts it in `dir`, with these settings in the environment, written `SECTION__KEY`, and waits until it serves.
+    pub(crate) async fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
+        let log = dir.join("log");
+        let mut child = command(dir, settings).spawn().expect("the program starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let (mut public, mut admin) = (None, None);
+        while public.is_none() || admin.is_none() {
+            let line = within("the program says where it listens", lines.next_line()).await.expect("readable");
+            let Some(line) = line else { panic!("the program ended: {}", read(&log)) };
+            let address = |url: &str| url.trim_start_matches("http://").parse().ok();
+            match line.split_once(' ') {
+                Some(("public", url)) => public = address(url),
+                Some(("admin", url)) => admin = address(url),
+                _ => {}
+            }
+        }
+        let token = std::fs::read_to_string(dir.join("data/admin-token")).expect("the first start writes it");
+        let (public, admin) = (public.expect("just set"), admin.expect("just set"));
+        Self { child, public, admin, token: token.trim().to_owned(), log }
+    }
+
+    pub(crate) async fn operate(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let mut client = Client::connect(self.admin).await;
+        let bearer = format!("Bearer {}", self.token);
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        client.send(method, path, &headers, body.as_bytes()).await;
+        client.answer().await
+    }
+
+    pub(crate) async fn operated(&self, method: &str, path: &str, body: &Value) -> Value {
+        let answer = self.operate(method, path, body).await;
+        assert!((200..300).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());
+        answer.json()
+    }
+
+    /// Registers an agent at `url`, or a client, and yields it.
+    pub(crate) async fn register(&self, slug: &str, url: Option<&str>) -> Registered {
+        let row = self.operated("POST", "/api/agents", &json!({"name": slug, "slug": slug, "url": url})).await;
+        let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        Registered { id: text("id"), key: text("api_key") }
+    }
+
+    /// Every row so far, newest first.
+    pub(crate) async fn rows(&self) -> Vec<Value> {
+        let mut rows = Vec::new();
+        let mut path = "/api/calls?limit=200".to_owned();
+        loop {
+            let page = self.operated("GET", &path, &Value::Null).await;
+            rows.extend(page["calls"].as_array().cloned().unwrap_or_default());
+            match page["next"].as_str() {
+                Some(next) => path = format!("/api/calls?limit=200&next={next}"),
+                None => return rows,
+            }
+        }
+    }
+
+    /// Sends it a signal: `TERM`, `HUP`.
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().await.expect("kill is there");
+        assert!(sent.success());
+    }
+
+    /// Resolves when it has ended.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
+        within("the program ends", self.child.wait()).await.expect("it can be waited for")
+    }
+
+    /// What it has logged so far, earlier starts in the same directory included.
+    pub(crate) fn log(&self) -> String {
+        read(&self.log)
+    }
+
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.expect("it runs");
+    }
+}
+
+fn command(dir: &Path, settings: &[(&str, &str)]) -> Command {
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trust-gateway"));
+    command
+        .arg("serve")
+        .current_dir(dir)
+        .env("TRUST_GATEWAY__DATA_DIR", dir.join("data"))
+        .env("TRUST_GATEWAY__SERVER__LISTEN", "127.0.0.1:0")
+        .env("TRUST_GATEWAY__ADMIN__LISTEN", "127.0.0.1:0")
+        .env("TRUST_GATEWAY__SERVER__WORKERS", "2")
+        .env("TRUST_GATEWAY__AUDIT__SEGMENT", "1MiB")
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true);
+    for (name, value) in settings {
+        command.env(format!("TRUST_GATEWAY__{name}"), value);
+    }
+    command
+}
+
+fn read(log: &Path) -> String {
+    std::fs::read_to_string(log).unwrap_or_default()
+}

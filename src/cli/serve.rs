@@ -5,7 +5,7 @@ use std::io::Write as _;
 use super::Failure;
 use crate::clock::Clock;
 use crate::config::{Config, LoadSource};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Signals};
 use crate::telemetry::{self, Telemetry};
 
 /// Runs the gateway until it is told to stop. `source` is read again at a reload.
@@ -16,9 +16,11 @@ pub(super) fn serve(config: Config, source: LoadSource) -> Result<(), Failure> {
 }
 
 async fn run(config: Config, source: LoadSource, clock: Clock, telemetry: &Telemetry) -> Result<(), Failure> {
+    let signals =
+        Signals::listen().map_err(|error| Failure::Running(format!("signals cannot be received: {error}")))?;
     let gateway = Gateway::start(config, clock).await.map_err(|error| Failure::Running(error.to_string()))?;
     announce(&gateway);
-    gateway.until_stopped_with(Some(source), Some(telemetry)).await;
+    gateway.until_stopped_with(signals, Some(source), Some(telemetry)).await;
     gateway.shutdown().await;
     Ok(())
 }

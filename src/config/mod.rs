@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 pub use errors::{ConfigError, ConfigErrors, Place};
 pub use kinds::{Addresses, Durability, LogFormat, LogLevel, PublicUrl, Registration, Roots, StoreUrl, TlsVersion};
-pub use read::LoadSource;
+pub use read::{Fingerprint, LoadSource, fingerprint};
 pub use sections::{Admin, Agents, Audit, Health, Log, Policy, Server, Store, Tls, Upstream};
 pub use table::Takes;
 pub use units::{DurationText, Size};

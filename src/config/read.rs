@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -16,6 +18,16 @@ const PREFIX: &str = "TRUST_GATEWAY__";
 
 /// The file that is read when none is named.
 const FILE: &str = "trust-gateway.toml";
+
+/// What a file looks like from outside: differs once it has been changed.
+pub type Fingerprint = (SystemTime, u64, u64);
+
+/// The fingerprint of `file`, if there is such a file.
+#[must_use]
+pub fn fingerprint(file: &Path) -> Option<Fingerprint> {
+    let meta = std::fs::metadata(file).ok()?;
+    Some((meta.modified().ok()?, meta.len(), meta.ino()))
+}
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug, Default)]
@@ -52,10 +64,8 @@ impl LoadSource {
 
     /// Something that differs once the file has been changed.
     #[must_use]
-    pub fn fingerprint(&self) -> Option<(std::time::SystemTime, u64)> {
-        let file = self.file.as_ref().or(self.fallback.as_ref())?;
-        let meta = std::fs::metadata(file).ok()?;
-        Some((meta.modified().ok()?, meta.len()))
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        fingerprint(self.file.as_ref().or(self.fallback.as_ref())?)
     }
 
     /// The same with these environment variables; those that are not ours are ignored.

@@ -11,6 +11,13 @@ pub enum StartError {
     Listen(&'static str, SocketAddr, std::io::Error),
     /// A directory or file cannot be made or read.
     File(PathBuf, std::io::Error),
+    /// Another gateway serves from the data directory.
+    InUse {
+        /// The directory.
+        data_dir: PathBuf,
+        /// The process that serves from it, where that could be read.
+        process: Option<u32>,
+    },
     /// The database cannot be opened.
     Store(PathBuf, crate::store::StoreError),
     /// Anything else, already in words that say what to do.
@@ -28,6 +35,15 @@ impl fmt::Display for StartError {
             }
             Self::Listen(setting, address, error) => {
                 write!(f, "{setting} = \"{address}\": cannot listen there: {error}")
+            }
+            Self::InUse { data_dir, process } => {
+                let process = process.map_or_else(String::new, |id| format!(" (process {id})"));
+                write!(
+                    f,
+                    "data_dir = \"{}\": another gateway{process} serves from this directory already; stop it, or set another \
+                     data_dir",
+                    data_dir.display()
+                )
             }
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Store(path, error) => write!(f, "{}: {error}", path.display()),

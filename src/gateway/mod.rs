@@ -6,7 +6,9 @@
 mod entry;
 mod error;
 mod fetch;
+mod lock;
 mod reload;
+mod signals;
 mod start;
 mod upkeep;
 mod world;
@@ -23,7 +25,7 @@ use tracing::{info, warn};
 use crate::audit::drain::Drain;
 use crate::audit::journal::Journal;
 use crate::clock::Clock;
-use crate::config::{Config, LoadSource};
+use crate::config::{Config, Fingerprint, LoadSource, fingerprint};
 use crate::server::Server;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
@@ -31,6 +33,8 @@ use crate::telemetry::Telemetry;
 pub use error::StartError;
 use reload::Reloadable;
 pub use reload::{ReloadError, Reloaded, policy};
+pub use signals::Signals;
+use signals::Told;
 
 /// A running gateway.
 pub struct Gateway {
@@ -44,6 +48,7 @@ pub struct Gateway {
     store: Store,
     journal: Arc<Journal>,
     drain: Drain,
+    serving: lock::Serving,
     server: Server,
     reloadable: Arc<Reloadable>,
     stop: watch::Sender<bool>,
@@ -127,23 +132,22 @@ impl Gateway {
     }
 
     /// Waits until the process is told to stop (SIGTERM, SIGINT), reloading the configuration on SIGHUP or when its file changes.
-    pub async fn until_stopped_with(&self, source: Option<LoadSource>, telemetry: Option<&Telemetry>) {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-        else {
-            warn!("signals cannot be listened for");
-            return;
-        };
-        let mut watched = source.as_ref().map(|source| source.fingerprint());
+    pub async fn until_stopped_with(
+        &self,
+        mut signals: Signals,
+        source: Option<LoadSource>,
+        telemetry: Option<&Telemetry>,
+    ) {
+        let mut watched = self.fingerprint(source.as_ref()).await;
         let mut look = tokio::time::interval(Duration::from_secs(2));
         loop {
             tokio::select! {
-                _ = term.recv() => break,
-                _ = int.recv() => break,
-                _ = hup.recv() => self.reload_from(source.as_ref(), telemetry).await,
+                told = signals.told() => match told {
+                    Told::Stop => break,
+                    Told::Reload => self.reload_from(source.as_ref(), telemetry).await,
+                },
                 _ = look.tick() => {
-                    let now = source.as_ref().map(|source| source.fingerprint());
+                    let now = self.fingerprint(source.as_ref()).await;
                     if now != watched {
                         watched = now;
                         self.reload_from(source.as_ref(), telemetry).await;
@@ -154,9 +158,15 @@ impl Gateway {
         info!("stopping: no new connections, open calls may end");
     }
 
+    /// Something that differs once the configuration, or the policy it names, has been changed.
+    async fn fingerprint(&self, source: Option<&LoadSource>) -> [Option<Fingerprint>; 2] {
+        let policy = self.reloadable.running.lock().await.policy.file.clone();
+        [source.and_then(LoadSource::fingerprint), policy.and_then(|file| fingerprint(&file))]
+    }
+
     /// Waits until the process is told to stop.
-    pub async fn until_stopped(&self) {
-        self.until_stopped_with(None, None).await;
+    pub async fn until_stopped(&self, signals: Signals) {
+        self.until_stopped_with(signals, None, None).await;
     }
 
     async fn reload_from(&self, source: Option<&LoadSource>, telemetry: Option<&Telemetry>) {
@@ -185,6 +195,7 @@ impl Gateway {
 
     /// Stops: no new connections, open calls may end within the drain time, every record becomes a row.
     pub async fn shutdown(self) {
+        drop(self.serving);
         self.server.shutdown().await;
         let _ = self.stop.send(true);
         for task in self.tasks {

@@ -67,6 +67,7 @@ impl Reloadable {
             files.load().map_err(|error| ReloadError(error.to_string()))?;
         }
 
+        let other_rules = self.policy.load().digest != policy.digest;
         self.limits.set_policy(Arc::clone(&policy));
         self.policy.store(policy);
         self.settings.store(Arc::new(proxy_settings(&next)));
@@ -94,7 +95,11 @@ impl Reloadable {
 
         let diff = running.diff(&new);
         let needs_restart = running.diff_reload(&new);
-        let changed = diff.iter().map(|(name, _)| *name).filter(|name| !needs_restart.contains(name)).collect();
+        let mut changed: Vec<_> =
+            diff.iter().map(|(name, _)| *name).filter(|name| !needs_restart.contains(name)).collect();
+        if other_rules && !changed.contains(&"policy.file") {
+            changed.push("policy.file");
+        }
         *running = next;
         Ok(Reloaded { changed, needs_restart })
     }

@@ -40,7 +40,8 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     }
     private_dir(&config.data_dir)?;
 
-    // The ports first: a second gateway on the same data stops here, before it touches anything.
+    // A second gateway on the same data, or on the same ports, stops here, before it touches anything.
+    let serving = super::lock::Serving::take(&config.data_dir)?;
     let public = listen("server.listen", config.server.listen).await?;
     let admin = listen("admin.listen", config.admin.listen).await?;
     let addresses = (address(&public, "server.listen")?, address(&admin, "admin.listen")?);
@@ -212,6 +213,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         store,
         journal,
         drain,
+        serving,
         server,
         reloadable: Arc::new(reloadable),
         stop,

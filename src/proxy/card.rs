@@ -16,7 +16,8 @@ impl Worker {
             self.shared.limits.abuse(source, Abuse::Card)?;
         }
         let card = target.card.as_ref().ok_or(Reason::AgentNotFound)?;
-        let unchanged = unchanged(head, &card.etag);
+        let last_modified = HeaderValue::try_from(card.last_modified.to_http_date()).ok();
+        let unchanged = unchanged(head, &card.etag, last_modified.as_ref());
         let status = if unchanged { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
         let sent = if unchanged || head.method == Method::HEAD { bytes::Bytes::new() } else { card.json.clone() };
         call.intent.decision = Decision::Allowed;
@@ -27,7 +28,7 @@ impl Worker {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::ETAG, card.etag.clone());
-        if let Ok(value) = HeaderValue::try_from(card.last_modified.to_http_date()) {
+        if let Some(value) = last_modified {
             headers.insert(header::LAST_MODIFIED, value);
         }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
@@ -43,8 +44,12 @@ impl Worker {
     }
 }
 
-/// RFC 9110 section 13.1.2: a list of tags or `*`, compared weakly.
-fn unchanged(head: &Parts, etag: &HeaderValue) -> bool {
+/// RFC 9110 section 13: a list of tags or `*`, compared weakly; without one, the date, which is one we gave or no validator
+/// of ours.
+fn unchanged(head: &Parts, etag: &HeaderValue, last_modified: Option<&HeaderValue>) -> bool {
+    if !head.headers.contains_key(header::IF_NONE_MATCH) {
+        return last_modified.is_some() && head.headers.get(header::IF_MODIFIED_SINCE) == last_modified;
+    }
     head.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|value| {
         value
             .split(',')

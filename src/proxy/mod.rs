@@ -34,6 +34,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::a2a::{Dialect, Operation, envelope};
@@ -85,6 +86,10 @@ pub struct Settings {
     /// Whether the caller's `Accept-Encoding` reaches the agent.
     pub pass_accept_encoding: bool,
 }
+
+/// Among an answer's extensions: the caller may still be sending its request's body, and nobody will read it.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyUnread;
 
 /// The other end of a caller's connection.
 #[derive(Clone, Copy, Debug)]
@@ -143,7 +148,13 @@ impl Worker {
         let mut call = Call::arrive(&self.shared.clock, &self.journal, OpenCount::enter(&self.open_calls), source);
         match self.path(&mut call, peer, &settings, &head, &mut body).await {
             Ok(response) => response,
-            Err(refusal) => self.refuse(call, refusal, &head, &mut body).await,
+            Err(refusal) => {
+                let mut response = self.refuse(call, refusal, &head, &mut body).await;
+                if !body.is_end_stream() {
+                    response.extensions_mut().insert(BodyUnread);
+                }
+                response
+            }
         }
     }
 
@@ -249,6 +260,9 @@ impl Worker {
         let standing = trust::classify(directory, &caller, target.map(|agent| &**agent), now);
         call.intent.trust_level = standing.level();
         call.intent.connection_id = standing.connection().map(|connection| connection.id);
+        if asked.agent == route::WELL_KNOWN {
+            return Err(Reason::BaseUrlWithoutSlash.into());
+        }
         let target = Arc::clone(visible(target, &standing, &caller)?);
         if headers::loops(&head.headers, &self.shared.pseudonym) {
             return Err(Reason::Loop.into());

@@ -19,7 +19,7 @@ const PEEK: usize = 64 * 1024;
 pub struct BodyLimits {
     /// Bytes at most.
     pub max_bytes: usize,
-    /// Bytes per second it must reach once the grace time is over.
+    /// Bytes per second it must reach once the grace time is over; 0 is no floor.
     pub min_rate: u32,
     /// How long it may take to get going.
     pub grace: Duration,
@@ -53,9 +53,13 @@ pub(super) async fn whole(body: &mut Incoming, version: Version, limits: &BodyLi
     let started = Instant::now();
     let mut gathered = Gathered::default();
     loop {
-        let earned = Duration::from_secs_f64(gathered.len() as f64 / f64::from(limits.min_rate.max(1)));
-        let deadline = started + limits.grace + earned;
-        let frame = timeout_at(deadline, next_frame(body)).await.map_err(|_| BodyError::TooSlow)?;
+        let frame = if limits.min_rate == 0 {
+            next_frame(body).await
+        } else {
+            let earned = Duration::from_secs_f64(gathered.len() as f64 / f64::from(limits.min_rate));
+            let deadline = started + limits.grace + earned;
+            timeout_at(deadline, next_frame(body)).await.map_err(|_| BodyError::TooSlow)?
+        };
         match frame {
             None => return Ok(gathered.into_bytes()),
             Some(Err(error)) => return Err(classify(version, &error)),

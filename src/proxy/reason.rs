@@ -25,6 +25,8 @@ pub enum Reason {
     OperationForbidden,
     /// No such agent, or none that this caller may know of.
     AgentNotFound,
+    /// The agent's name is missing: a client resolved the card's name against a base URL without its trailing slash.
+    BaseUrlWithoutSlash,
     /// The agent exists but this path under it is not public.
     PathNotFound,
     /// The rate of the tier or connection is used up.
@@ -105,6 +107,7 @@ impl Reason {
             Self::Blocked                 => Names(403, -32000, "PERMISSION_DENIED", "blocked"),
             Self::OperationForbidden      => Names(403, -32000, "PERMISSION_DENIED", "operation_forbidden"),
             Self::AgentNotFound           => Names(404, -32000, "AGENT_NOT_FOUND", "agent_not_found"),
+            Self::BaseUrlWithoutSlash     => Names(404, -32000, "AGENT_NOT_FOUND", "base_url_without_slash"),
             Self::PathNotFound            => Names(404, -32000, "PATH_NOT_FOUND", "path_not_found"),
             Self::RateLimited             => Names(429, -32000, "RATE_LIMITED", "rate_limited"),
             Self::QuotaExhausted          => Names(429, -32000, "QUOTA_EXHAUSTED", "quota_exhausted"),
@@ -199,7 +202,7 @@ impl Reason {
     #[must_use]
     pub fn openagora_error(self) -> Option<&'static str> {
         match self {
-            Self::AgentNotFound => Some("Agent not found"),
+            Self::AgentNotFound | Self::BaseUrlWithoutSlash => Some("Agent not found"),
             Self::ConnectFailed | Self::AgentGone => Some("Target agent unreachable"),
             _ => None,
         }
@@ -219,6 +222,9 @@ impl Reason {
                 "You may not use this operation of this agent: ask its owner for a connection that allows it."
             }
             Self::AgentNotFound => "There is no such agent, or none for you: check its name.",
+            Self::BaseUrlWithoutSlash => {
+                "There is no agent's name in this path: add a trailing slash to the base URL, as in /api/proxy/<agent>/."
+            }
             Self::PathNotFound => "This agent has nothing here: check the path, or read the agent's card for its addresses.",
             Self::RateLimited => "Too many calls: the rate limit is reached.",
             Self::QuotaExhausted => "The quota for this day (UTC) is used up.",

@@ -6,13 +6,14 @@ use serde_json::json;
 use super::*;
 use crate::a2a::EnvelopeError;
 
-const ALL: [Reason; 34] = [
+const ALL: [Reason; 35] = [
     Reason::CredentialMissing,
     Reason::CredentialInvalid,
     Reason::CredentialAmbiguous,
     Reason::Blocked,
     Reason::OperationForbidden,
     Reason::AgentNotFound,
+    Reason::BaseUrlWithoutSlash,
     Reason::PathNotFound,
     Reason::RateLimited,
     Reason::QuotaExhausted,

@@ -192,9 +192,11 @@ impl From<Refused> for Refusal {
 fn abuse(reason: Reason) -> Option<Abuse> {
     match reason {
         Reason::CredentialInvalid | Reason::CredentialAmbiguous => Some(Abuse::Credential),
-        Reason::AgentNotFound | Reason::PathNotFound | Reason::BadPath | Reason::MethodNotAllowed { .. } => {
-            Some(Abuse::NotFound)
-        }
+        Reason::AgentNotFound
+        | Reason::BaseUrlWithoutSlash
+        | Reason::PathNotFound
+        | Reason::BadPath
+        | Reason::MethodNotAllowed { .. } => Some(Abuse::NotFound),
         Reason::Envelope(_) | Reason::BadFraming | Reason::ContentType | Reason::ContentEncoding => {
             Some(Abuse::Envelope)
         }

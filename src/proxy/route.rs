@@ -9,6 +9,10 @@ use crate::directory::Agent;
 /// The prefixes under which calls arrive; what follows is the agent's id or slug.
 const PREFIXES: [&str; 2] = ["/api/proxy/", "/relay/"];
 
+/// No slug, but what stands in an agent's place when a client resolves a card's address against a base URL that lacks its
+/// trailing slash, as URL resolution replaces the last segment.
+pub(super) const WELL_KNOWN: &str = ".well-known";
+
 /// Why a path is refused before anybody looks where it leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadPath;

@@ -27,9 +27,11 @@ pub struct Patience {
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     open: AtomicU32,
-    /// Requests so far; only that it changes matters.
-    served: AtomicU32,
+    /// Heads that have arrived, modulo 2^32.
+    begun: AtomicU32,
     http2: AtomicBool,
+    /// The peer may be sending a body that nobody reads.
+    unread: AtomicBool,
 }
 
 impl Activity {
@@ -37,13 +39,22 @@ impl Activity {
     #[must_use]
     pub(super) fn begin(self: &Arc<Self>, http2: bool) -> Busy {
         self.open.fetch_add(1, Ordering::Relaxed);
-        self.served.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.unread.store(false, Ordering::Relaxed);
         if http2 {
             self.http2.store(true, Ordering::Relaxed);
         }
         Busy(Arc::clone(self))
     }
+
+    /// The request was answered although its body had not been read to its end.
+    pub(super) fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
 }
+
+/// The most bytes that are read and thrown away so that a peer sees its answer: more than any body may have by default.
+const LINGER_BYTES: usize = 16 << 20;
 
 /// A request being served.
 #[derive(Debug)]
@@ -60,11 +71,13 @@ pub(super) struct Patient<S> {
     inner: S,
     activity: Arc<Activity>,
     patience: Patience,
+    /// Heads that had arrived at the last look.
+    seen: u32,
     since: Instant,
     phase: Phase,
-    /// The requests that have been taken note of.
-    seen: u32,
     timer: Pin<Box<Sleep>>,
+    /// Bytes thrown away since our side was closed.
+    lingering: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,29 +95,27 @@ impl<S> Patient<S> {
     pub(super) fn new(inner: S, activity: Arc<Activity>, patience: Patience) -> Self {
         let since = Instant::now();
         let timer = Box::pin(tokio::time::sleep_until(since + patience.head));
-        Self { inner, activity, patience, since, phase: Phase::Head, seen: 0, timer }
+        Self { inner, activity, patience, seen: 0, since, phase: Phase::Head, timer, lingering: None }
     }
 
     /// Follows the service: which phase the connection is in.
     fn observe(&mut self) {
         let busy = self.activity.open.load(Ordering::Relaxed) > 0;
-        let served = self.activity.served.load(Ordering::Relaxed);
-        let next = match self.phase {
-            _ if busy => Phase::Busy,
-            Phase::Busy => Phase::Idle,
-            // Pipelined requests can begin and end without a read in between: the head that was waited for has come all the same.
-            Phase::Head if served != self.seen => Phase::Idle,
-            same => same,
-        };
-        self.seen = served;
-        self.enter(next);
+        let begun = self.activity.begun.load(Ordering::Relaxed);
+        // A call may have come and gone between two looks.
+        let served = std::mem::replace(&mut self.seen, begun) != begun;
+        match self.phase {
+            Phase::Busy if busy => {}
+            _ if busy => self.enter(Phase::Busy),
+            Phase::Busy => self.enter(Phase::Idle),
+            Phase::Head | Phase::Idle if served => self.enter(Phase::Idle),
+            Phase::Head | Phase::Idle => {}
+        }
     }
 
     fn enter(&mut self, next: Phase) {
-        if next != self.phase {
-            self.phase = next;
-            self.since = Instant::now();
-        }
+        self.phase = next;
+        self.since = Instant::now();
     }
 
     fn is_http2(&self) -> bool {
@@ -161,7 +172,28 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + Unpin> Patient<S> {
+    /// Reads what the peer still sends, for a while: closing with bytes unread is a reset, which would take the answer away from
+    /// a peer that reads it only when all is sent.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scrap = [0; 16 * 1024];
+        while self.timer.as_mut().poll(cx).is_pending() {
+            let mut buf = ReadBuf::new(&mut scrap);
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                _ => break,
+            }
+            let read = self.lingering.get_or_insert(0);
+            *read += buf.filled().len();
+            if *read > LINGER_BYTES {
+                break;
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
     }
@@ -171,7 +203,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            if !this.activity.unread.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+            this.lingering = Some(0);
+            this.timer.as_mut().reset(Instant::now() + this.patience.head);
+        }
+        this.poll_linger(cx).map(Ok)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -184,25 +225,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_request_served_between_two_reads_ends_the_wait_for_its_head() {
-        let patience = Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75) };
-        let activity = Arc::new(Activity::default());
-        let mut patient = Patient::new(tokio::io::empty(), Arc::clone(&activity), patience);
-        patient.observe();
-        assert_eq!(patient.limit(), patience.head);
-        drop(activity.begin(false));
-        patient.observe();
-        assert_eq!(patient.limit(), patience.idle);
-        patient.enter(Phase::Head);
-        patient.observe();
-        assert_eq!(patient.limit(), patience.head, "the next head is waited for anew");
     }
 }

@@ -22,7 +22,7 @@ use super::body::Body;
 use super::patience::{Activity, Patient};
 use super::tls::TlsReloader;
 use super::{Api, Peer, Settings};
-use crate::proxy::{self, Cut, Worker};
+use crate::proxy::{self, BodyUnread, Cut, Worker};
 
 /// A connection on its way from the acceptor to a worker.
 pub(super) struct Accepted {
@@ -115,7 +115,14 @@ where
     let service = service_fn(|request| {
         let station = Arc::clone(station);
         let busy = activity.begin(request.version() == Version::HTTP_2);
-        async move { Ok::<_, Infallible>(answer(&station, peer, request).await.map(|body| Body::new(body, busy))) }
+        let activity = Arc::clone(&activity);
+        async move {
+            let answer = answer(&station, peer, request).await;
+            if answer.extensions().get::<BodyUnread>().is_some() {
+                activity.leave_unread();
+            }
+            Ok::<_, Infallible>(answer.map(|body| Body::new(body, busy)))
+        }
     });
     let builder = builder(&station.settings);
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));

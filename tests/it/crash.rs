@@ -2,95 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::support::agent::{Agent, Conn};
-use crate::support::client::{Answer, Client};
-use crate::support::{rpc, within};
-
-/// The real program, as a process that can be killed.
-struct Process {
-    child: Child,
-    public: SocketAddr,
-    admin: SocketAddr,
-    token: String,
-}
-
-impl Process {
-    async fn start(data_dir: &Path, durability: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_trust-gateway"))
-            .arg("serve")
-            .current_dir(data_dir)
-            .env("TRUST_GATEWAY__DATA_DIR", data_dir.join("data"))
-            .env("TRUST_GATEWAY__SERVER__LISTEN", "127.0.0.1:0")
-            .env("TRUST_GATEWAY__ADMIN__LISTEN", "127.0.0.1:0")
-            .env("TRUST_GATEWAY__SERVER__WORKERS", "2")
-            .env("TRUST_GATEWAY__AUDIT__DURABILITY", durability)
-            .env("TRUST_GATEWAY__AUDIT__SEGMENT", "1MiB")
-            .env("TRUST_GATEWAY__LOG__LEVEL", "warn")
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the program starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let (mut public, mut admin) = (None, None);
-        while public.is_none() || admin.is_none() {
-            let line = within("the program says where it listens", lines.next_line()).await;
-            let line = line.expect("readable").expect("the program does not end");
-            let address = |url: &str| url.trim_start_matches("http://").parse().ok();
-            match line.split_once(' ') {
-                Some(("public", url)) => public = address(url),
-                Some(("admin", url)) => admin = address(url),
-                _ => {}
-            }
-        }
-        let token = std::fs::read_to_string(data_dir.join("data/admin-token")).expect("the first start writes it");
-        let (public, admin) = (public.expect("just set"), admin.expect("just set"));
-        Self { child, public, admin, token: token.trim().to_owned() }
-    }
-
-    async fn operate(&self, method: &str, path: &str, body: &Value) -> Answer {
-        let mut client = Client::connect(self.admin).await;
-        let bearer = format!("Bearer {}", self.token);
-        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        client.send(method, path, &headers, body.as_bytes()).await;
-        client.answer().await
-    }
-
-    async fn operated(&self, method: &str, path: &str, body: &Value) -> Value {
-        let answer = self.operate(method, path, body).await;
-        assert!((200..300).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());
-        answer.json()
-    }
-
-    async fn kill(mut self) {
-        self.child.kill().await.expect("it runs");
-    }
-
-    /// The ids of all rows.
-    async fn ids(&self) -> Vec<String> {
-        let mut ids = Vec::new();
-        let mut path = "/api/calls?limit=200".to_owned();
-        loop {
-            let page = self.operated("GET", &path, &Value::Null).await;
-            let calls = page["calls"].as_array().cloned().unwrap_or_default();
-            ids.extend(calls.iter().filter_map(|row| row["id"].as_str().map(str::to_owned)));
-            match page["next"].as_str() {
-                Some(next) => path = format!("/api/calls?limit=200&next={next}"),
-                None => return ids,
-            }
-        }
-    }
-}
+use crate::support::client::Client;
+use crate::support::process::Process;
+use crate::support::rpc;
 
 type Seen = Arc<Mutex<BTreeSet<String>>>;
 
@@ -144,10 +65,11 @@ async fn caller(public: SocketAddr, key: Option<String>, streams: bool, answered
 }
 
 async fn rounds(durability: &str, rounds: u64) {
+    let settings = [("AUDIT__DURABILITY", durability)];
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (seen, answered): (Seen, Seen) = (Arc::default(), Arc::default());
     let agent = agent(Arc::clone(&seen)).await;
-    let mut gateway = Process::start(dir.path(), durability).await;
+    let mut gateway = Process::start(dir.path(), &settings).await;
     let target = json!({"name": "target", "slug": "target", "url": agent.url()});
     let target = gateway.operated("POST", "/api/agents", &target).await;
     let planner = gateway.operated("POST", "/api/agents", &json!({"name": "planner", "slug": "planner"})).await;
@@ -167,7 +89,7 @@ async fn rounds(durability: &str, rounds: u64) {
         tokio::time::sleep(Duration::from_millis(40 + (round * 37) % 190)).await;
         gateway.kill().await;
         while callers.join_next().await.is_some() {}
-        gateway = Process::start(dir.path(), durability).await;
+        gateway = Process::start(dir.path(), &settings).await;
     }
 
     let ids = gateway.ids().await;

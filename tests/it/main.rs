@@ -6,10 +6,15 @@ mod support;
 
 mod access;
 mod calls;
+mod cards;
 mod control;
 mod crash;
+mod hostile;
 mod http2;
+mod journal_down;
+mod lifecycle;
 mod limits;
 mod misbehaving;
 mod revocation;
 mod streams;
+mod transport;

@@ -163,9 +163,13 @@ impl Journal {
         self.workers.iter().flat_map(|worker| worker.active()).collect()
     }
 
-    /// Whether records can be written; of several failures, the one that has lasted longest.
+    /// Whether records can be written; of several failures, the one that has lasted longest. A worker that is down tries
+    /// again first: while this says so, whoever balances load sends no call that would make it try.
     #[must_use]
     pub fn health(&self) -> JournalHealth {
+        for worker in &self.workers {
+            worker.mend();
+        }
         let down = self.workers.iter().filter_map(|worker| worker.down()).min_by_key(|(since, _)| *since);
         down.map_or(JournalHealth::Healthy, |(since, why)| JournalHealth::Down { since, why })
     }

@@ -279,6 +279,15 @@ impl WorkerJournal {
         }
     }
 
+    /// Makes a new segment if the journal is down and it is time to try again.
+    pub(super) fn mend(&self) {
+        let mut state = self.lock();
+        if state.down.is_some() && !state.stopped {
+            // A failure is the answer to whoever asks next.
+            let _ = self.rotate(&mut state);
+        }
+    }
+
     pub(super) fn mark_down(&self, state: &mut State, error: &io::Error) {
         let since = state.down.as_ref().map(|down| down.since);
         if since.is_none() {

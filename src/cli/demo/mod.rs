@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::table;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Signals};
 use client::{Answered, Caller, Trouble};
 
 /// What the command line asks of the demonstration.
@@ -37,8 +37,9 @@ pub(super) async fn run(options: Options, out: &mut (impl Write + Send)) -> Resu
         gateway.shutdown().await;
         return Ok(());
     }
+    let signals = Signals::listen()?;
     story.invite()?;
-    gateway.until_stopped().await;
+    gateway.until_stopped(signals).await;
     gateway.shutdown().await;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::within;
@@ -35,9 +35,14 @@ impl Answer {
     }
 }
 
+/// What a client speaks over: a bare socket, or TLS on one.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
+
 /// One connection to the gateway.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     unread: Vec<u8>,
     host: String,
 }
@@ -46,7 +51,28 @@ impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = within("connecting", TcpStream::connect(address)).await.expect("the gateway listens");
         let _ = stream.set_nodelay(true);
-        Self { stream, unread: Vec::new(), host: address.to_string() }
+        Self::over(stream, &address.to_string())
+    }
+
+    /// A client on a connection that stands, which calls the gateway `host`.
+    pub(crate) fn over(stream: impl Wire + 'static, host: &str) -> Self {
+        Self { stream: Box::new(stream), unread: Vec::new(), host: host.to_owned() }
+    }
+
+    /// Names the gateway `host` from now on.
+    pub(crate) fn call_it(&mut self, host: &str) {
+        host.clone_into(&mut self.host);
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) async fn finish(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// Resolves when the gateway has ended the connection; what came before that.
+    pub(crate) async fn ended(&mut self) -> Vec<u8> {
+        while self.fill().await > 0 {}
+        std::mem::take(&mut self.unread)
     }
 
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
@@ -138,7 +164,15 @@ impl Client {
 
     /// The next answer, whole.
     pub(crate) async fn answer(&mut self) -> Answer {
+        self.answer_to("POST").await
+    }
+
+    /// The next answer, whole, to a request with this method: those to HEAD have no body whatever they say.
+    pub(crate) async fn answer_to(&mut self, method: &str) -> Answer {
         let mut answer = self.head().await;
+        if method == "HEAD" || answer.status == 304 {
+            return answer;
+        }
         if answer.header("transfer-encoding") == Some("chunked") {
             loop {
                 match self.chunk().await {

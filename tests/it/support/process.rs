@@ -43,6 +43,13 @@ impl Process {
         Self { child, public, admin, token: token.trim().to_owned(), log }
     }
 
+    /// Starts it where it must fail; how it ended and what it said.
+    pub(crate) async fn start_in_vain(dir: &Path, settings: &[(&str, &str)]) -> (ExitStatus, String) {
+        let mut child = command(dir, settings).spawn().expect("the program starts");
+        let status = within("the program gives up", child.wait()).await.expect("it can be waited for");
+        (status, read(&dir.join("log")))
+    }
+
     pub(crate) async fn operate(&self, method: &str, path: &str, body: &Value) -> Answer {
         let mut client = Client::connect(self.admin).await;
         let bearer = format!("Bearer {}", self.token);
@@ -65,6 +72,11 @@ impl Process {
         Registered { id: text("id"), key: text("api_key") }
     }
 
+    pub(crate) async fn connect(&self, caller: &Registered, target: &Registered) {
+        let body = json!({"requester_id": caller.id, "target_id": target.id, "status": "connected"});
+        self.operated("POST", "/api/connections", &body).await;
+    }
+
     /// Every row so far, newest first.
     pub(crate) async fn rows(&self) -> Vec<Value> {
         let mut rows = Vec::new();
@@ -77,6 +89,11 @@ impl Process {
                 None => return rows,
             }
         }
+    }
+
+    /// The ids of all rows.
+    pub(crate) async fn ids(&self) -> Vec<String> {
+        self.rows().await.iter().filter_map(|row| row["id"].as_str().map(str::to_owned)).collect()
     }
 
     /// Sends it a signal: `TERM`, `HUP`.
@@ -94,6 +111,21 @@ impl Process {
     /// What it has logged so far, earlier starts in the same directory included.
     pub(crate) fn log(&self) -> String {
         read(&self.log)
+    }
+
+    /// Resolves when `text` is in its log.
+    pub(crate) async fn logs(&self, text: &str) {
+        self.logs_times(text, 1).await;
+    }
+
+    /// Resolves when `text` is in its log `times` times.
+    pub(crate) async fn logs_times(&self, text: &str, times: usize) {
+        within(&format!("{text:?} in the log"), async {
+            while self.log().matches(text).count() < times {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     pub(crate) async fn kill(mut self) {

@@ -80,6 +80,7 @@ async fn identify(headers: &HeaderMap, source: IpAddr, entry: &Entry) -> Result<
     };
     // As on the path of a call: wrong credentials are counted, and whoever tries too many is told to wait.
     let wrong = |why: CredentialError| match control.limits.abuse(source, Abuse::Credential) {
+        _ if why == CredentialError::Disabled => Problem::forbidden("this agent is disabled: ask an operator"),
         Err(too_many) => Problem::from(too_many),
         Ok(()) if why == CredentialError::Ambiguous => {
             Problem::bad_request("more than one credential: send Authorization or X-API-Key, once")
@@ -91,9 +92,6 @@ async fn identify(headers: &HeaderMap, source: IpAddr, entry: &Entry) -> Result<
         // From the directory, as calls are: what is in force for a call is in force here, and no guess costs a query.
         Door::Public => match identity::identify(headers, &control.directory.load(), now).map_err(wrong)? {
             Caller::Anonymous => Ok(Actor::Anonymous),
-            Caller::Agent(key) if key.agent.state == AdminState::Disabled => {
-                Err(Problem::forbidden("this agent is disabled: ask an operator"))
-            }
             Caller::Agent(key) => Ok(Actor::Agent(key.agent.id)),
         },
         Door::Operator => {

@@ -8,11 +8,10 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
-use crate::directory::{self, Builder, Directory};
-use crate::proxy::{Cut, Parties, Worker};
+use crate::directory::{self, Builder};
+use crate::proxy::{self, Worker};
 use crate::registry::Reload;
 use crate::store::Store;
-use crate::store::rows::AdminState;
 
 /// Rebuilds the snapshot.
 pub(super) struct World {
@@ -57,7 +56,7 @@ impl World {
         let next = Arc::new(self.builder.load().build(rows, &self.directory.load()));
         self.directory.store(Arc::clone(&next));
         for worker in &self.workers {
-            worker.live().cut_where(|parties| taken_back(&next, parties));
+            worker.live().cut_where(|parties| proxy::taken_back(&next, parties));
         }
     }
 
@@ -104,13 +103,63 @@ impl World {
     }
 }
 
-/// Whether the new snapshot takes back what an open call was allowed by.
-fn taken_back(directory: &Directory, parties: &Parties) -> Option<Cut> {
-    let target_serves = directory.agent(parties.target).is_some_and(|agent| agent.state == AdminState::Active);
-    let key_holds = parties.credential.is_none_or(|key| directory.has_key(key));
-    let blocked = parties
-        .caller
-        .and_then(|caller| directory.connection(caller, parties.target))
-        .is_some_and(|connection| connection.blocked);
-    (!target_serves || !key_holds || blocked).then_some(Cut::Revoked)
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::directory::{Defaults, Timeouts};
+    use crate::limit::Limits;
+    use crate::policy::Policy;
+    use crate::registry::network::AllowedNetworks;
+    use crate::registry::testing::{Bench, admin};
+
+    fn builder(bench: &Bench) -> Builder {
+        let second = Duration::from_secs(1);
+        Builder {
+            vault: Arc::clone(&bench.vault),
+            limits: Arc::new(Limits::new(bench.clock.clone(), Arc::new(Policy::default()), [0; 32], Vec::new())),
+            defaults: Defaults {
+                public_url: "https://gw.example".to_owned(),
+                allow_networks: AllowedNetworks::default(),
+                connect_timeout: second,
+                timeouts: Timeouts { first_byte: second, read_first_byte: second, idle: second },
+                max_in_flight: 1,
+                anonymous_allowed: true,
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_or_written_is_tried_again() {
+        let bench = Bench::new().await;
+        let world = World::new(bench.store.clone(), builder(&bench), Arc::default(), Vec::new());
+        let changes = crate::registry::agents::AgentChanges { name: Some("one".to_owned()), ..Default::default() };
+        let made = bench.registry.register(&admin(), changes).await.expect("registered");
+        let file = format!("sqlite:{}", bench.dir.path().join("gateway.db").display());
+        let other = sqlx::SqlitePool::connect(&file).await.expect("opens");
+        let hide = async |from: &str, to: &str| {
+            let rename = sqlx::AssertSqlSafe(format!("ALTER TABLE {from} RENAME TO {to}"));
+            sqlx::query(rename).execute(&other).await.expect("renamed");
+        };
+
+        hide("api_keys", "hidden").await;
+        world.rebuild().await;
+        world.catch_up().await;
+        assert!(!world.directory.load().has_key(made.key.id));
+        hide("hidden", "api_keys").await;
+        world.catch_up().await;
+        let key = world.directory.load().key(&made.key.digest).map(Arc::clone).expect("caught up");
+
+        key.last_use.note(Timestamp(7_000_000));
+        hide("api_keys", "hidden").await;
+        world.keep_uses().await;
+        assert_eq!(key.last_use.unkept(), Some(Timestamp(7_000_000)));
+        hide("hidden", "api_keys").await;
+        world.keep_uses().await;
+        assert_eq!(key.last_use.unkept(), None);
+        let row = bench.store.key(made.key.id).await.expect("reads").expect("there");
+        assert_eq!(row.last_used_at, Some(Timestamp(7_000_000)));
+    }
 }

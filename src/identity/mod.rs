@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::audit::record::AuthMethod;
 use crate::clock::Timestamp;
 use crate::directory::{Directory, Key};
+use crate::store::rows::AdminState;
 
 pub use source::{TrustedProxies, source_address};
 
@@ -67,6 +68,8 @@ pub enum CredentialError {
     Malformed,
     /// No such key, or it has expired, or its agent is gone.
     Unknown,
+    /// The agent has been taken out of service: it calls nobody.
+    Disabled,
 }
 
 /// The one credential in `headers`, or none.
@@ -108,11 +111,13 @@ pub fn identify(headers: &HeaderMap, directory: &Directory, now: Timestamp) -> R
     let hash = digest::digest(&digest::SHA256, token.as_bytes());
     let hash: &[u8; 32] = hash.as_ref().try_into().expect("SHA-256 has 32 bytes");
     match directory.key(hash) {
-        Some(key) if key.expires_at.is_none_or(|end| now < end) => {
+        Some(key) if key.expires_at.is_some_and(|end| end <= now) => Err(CredentialError::Unknown),
+        Some(key) if key.agent.state == AdminState::Disabled => Err(CredentialError::Disabled),
+        Some(key) => {
             key.last_use.note(now);
             Ok(Caller::Agent(Arc::clone(key)))
         }
-        _ => Err(CredentialError::Unknown),
+        None => Err(CredentialError::Unknown),
     }
 }
 

@@ -184,7 +184,9 @@ impl Keyed {
             forgotten += usize::from(idle);
             !idle
         });
-        self.keys.fetch_sub(forgotten, Ordering::AcqRel);
+        // Not below zero: an account that a draw put back after a sweep was never counted.
+        let less = |keys: usize| Some(keys.saturating_sub(forgotten));
+        let _ = self.keys.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
         if before >= WORTH_SHRINKING && forgotten > before / 2 {
             self.accounts.shrink_to_fit();
         }
@@ -193,5 +195,27 @@ impl Keyed {
     /// How many accounts there are.
     pub(super) fn len(&self) -> usize {
         self.keys.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::policy::Policy;
+
+    #[test]
+    fn an_account_that_a_draw_put_back_after_a_sweep_does_not_upset_the_count() {
+        let clock = Clock::manual(Timestamp(0));
+        let bounds = Bounds::source(&Policy::default());
+        let keyed = Keyed::new(bounds, 10, Arc::new(Seeds::new(Vec::new())), clock.clone());
+        // Swept between being found and being drawn from.
+        let drawn = keyed.in_force().draw(&[1; 16], Draws::Work, NonZeroU32::MIN, Now::read(&clock));
+        assert!(drawn.is_ok());
+        clock.advance(Duration::from_secs(86_400));
+        keyed.sweep(Now::read(&clock));
+        assert_eq!(keyed.len(), 0);
     }
 }

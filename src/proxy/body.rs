@@ -13,14 +13,18 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::call::OpenCall;
+use super::headers;
 use super::live::{Cut, Drawn};
 use crate::a2a::EventScanner;
 use crate::a2a::answer::notice_unary;
-use crate::audit::journal::Written;
+use crate::audit::journal::{JournalDown, Written};
 use crate::audit::record::Ending;
 
 /// Unary answers up to this size are looked at.
 const NOTICED: usize = 64 * 1024;
+
+/// Why an answer was cut that was whole.
+const UNRECORDED: &str = "its record could not be written";
 
 /// What a caller is answered with.
 pub enum Body {
@@ -57,7 +61,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Flowing(answer) => matches!(answer.state, State::Over),
+            Self::Flowing(answer) => answer.early.is_none() && matches!(answer.state, State::Over),
         }
     }
 
@@ -94,12 +98,14 @@ pub struct Answer {
     idle: Duration,
     idle_at: Pin<Box<Sleep>>,
     last_frame: Instant,
+    /// Drawn before the head was returned; goes out first, whatever has become of the rest meanwhile.
+    early: Option<Frame<Bytes>>,
     state: State,
 }
 
 enum State {
-    /// Frames pass. One may have been drawn before the head was returned.
-    Flowing(Option<Frame<Bytes>>),
+    /// Frames pass.
+    Flowing,
     /// The outcome is on its way into the journal; the last frame waits for it.
     Settling(Option<Frame<Bytes>>, Written),
     /// What follows is the cut, once what has passed is on its way: an error right behind a frame would take it back.
@@ -133,13 +139,17 @@ impl Answer {
             idle,
             idle_at: Box::pin(tokio::time::sleep(idle)),
             last_frame: Instant::now(),
-            state: State::Flowing(None),
+            early: None,
+            state: State::Flowing,
         }
     }
 
     /// Looks whether the answer is already whole; if so it is recorded and comes back as one piece, so that head and body leave
     /// together.
-    pub async fn settle(mut self: Box<Self>) -> Body {
+    ///
+    /// # Errors
+    /// When it is whole and could not be recorded. The head must not leave either: an answer may have nothing but a head.
+    pub async fn settle(mut self: Box<Self>) -> Result<Body, JournalDown> {
         for _ in 0..3 {
             match poll_fn(|cx| Poll::Ready(self.poll_next(cx))).await {
                 Poll::Ready(next) => return self.begin(next),
@@ -156,21 +166,22 @@ impl Answer {
             // The head has not left yet.
             *sent = false;
         }
-        Body::Flowing(self)
+        Ok(Body::Flowing(self))
     }
 
     /// The body that begins with what was drawn before the head left.
-    fn begin(mut self: Box<Self>, next: Option<Result<Frame<Bytes>, CutShort>>) -> Body {
+    fn begin(mut self: Box<Self>, next: Option<Result<Frame<Bytes>, CutShort>>) -> Result<Body, JournalDown> {
         match next {
-            None => return Body::Whole(Bytes::new()),
+            None => return Ok(Body::Whole(Bytes::new())),
+            Some(Err(CutShort(UNRECORDED))) => return Err(JournalDown),
             Some(Err(cut)) => self.state = State::Cutting { why: cut.0, sent: false, written: None },
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) if matches!(self.state, State::Over) => return Body::Whole(data),
+                Ok(data) if matches!(self.state, State::Over) => return Ok(Body::Whole(data)),
                 Ok(data) => self.unread(Frame::data(data)),
                 Err(trailers) => self.unread(trailers),
             },
         }
-        Body::Flowing(self)
+        Ok(Body::Flowing(self))
     }
 
     /// Puts a frame back that was drawn too early.
@@ -178,10 +189,14 @@ impl Answer {
         if let (Some(remaining), Some(data)) = (self.remaining.as_mut(), frame.data_ref()) {
             *remaining += data.len() as u64;
         }
-        self.state = State::Flowing(Some(frame));
+        self.early = Some(frame);
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        if let Some(frame) = self.early.take() {
+            self.spend(&frame);
+            return Poll::Ready(Some(Ok(frame)));
+        }
         loop {
             match &mut self.state {
                 State::Over => return Poll::Ready(None),
@@ -205,14 +220,10 @@ impl Answer {
                     self.state = State::Over;
                     return Poll::Ready(match recorded {
                         Ok(()) => held.map(Ok),
-                        Err(_) => Some(Err(CutShort("its record could not be written"))),
+                        Err(JournalDown) => Some(Err(CutShort(UNRECORDED))),
                     });
                 }
-                State::Flowing(early) => {
-                    if let Some(frame) = early.take() {
-                        self.spend(&frame);
-                        return Poll::Ready(Some(Ok(frame)));
-                    }
+                State::Flowing => {
                     if let Some(next) = ready!(self.poll_flow(cx)) {
                         return Poll::Ready(Some(next));
                     }
@@ -224,7 +235,8 @@ impl Answer {
     /// One step of the flow: a frame to pass on, or `None` when the state has changed.
     fn poll_flow(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         let Some(tap) = self.call.entered.as_ref().map(|entered| &entered.tap) else {
-            self.settle_with(None);
+            // Closed, so there is nothing left to end properly.
+            self.state = State::Cutting { why: "its record is closed", sent: false, written: None };
             return Poll::Ready(None);
         };
         match tap.poll_draw(cx) {
@@ -232,23 +244,27 @@ impl Answer {
                 ready!(self.poll_idle(cx));
                 Poll::Ready(self.end_here(Ending::Timeout, None, "the agent was silent for too long"))
             }
-            Poll::Ready(Drawn::Frame(frame, last)) => {
+            Poll::Ready(Drawn::Frame(mut frame, last)) => {
                 self.last_frame = Instant::now();
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_answer(trailers);
+                }
                 if let Some(data) = frame.data_ref() {
                     self.notice(data);
                 }
-                if last {
+                self.spend(&frame);
+                // HTTP/2 may tell the end only after the last byte; to the caller the last byte is the end.
+                if last || self.remaining == Some(0) {
                     self.settle_with(Some(frame));
                     return Poll::Ready(None);
                 }
-                self.spend(&frame);
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Drawn::End) => {
                 self.settle_with(None);
                 Poll::Ready(None)
             }
-            Poll::Ready(Drawn::Broken(_)) => {
+            Poll::Ready(Drawn::Broken) => {
                 // Passed on as the cut it is: a clean end would make a truncated task look finished.
                 self.call.outcome.reason = Some("agent_broke_off");
                 let written = self.call.close(Ending::AgentGone);
@@ -264,13 +280,10 @@ impl Answer {
         if let Notice::Unary(gathered) = &self.notice {
             notice_unary(gathered, &mut self.call.noticed);
         }
-        if let Some(frame) = &held {
-            self.spend(frame);
-        }
         let ending = self.call.whole_ending();
         self.state = match self.call.close(ending) {
             Some(written) => State::Settling(held, written),
-            None => State::Over,
+            None => State::Cutting { why: UNRECORDED, sent: false, written: None },
         };
     }
 
@@ -320,3 +333,7 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "body_tests.rs"]
+mod tests;

@@ -136,11 +136,11 @@ impl Call {
         recorded
     }
 
-    /// Opens the record of a call that will be forwarded.
+    /// Opens the record of a call that will be forwarded once its intent is in the journal: when the future has resolved.
     ///
     /// # Errors
     /// When the journal is down: the call must not be forwarded.
-    pub(super) fn open(&mut self, permit: Permit) -> Result<OpenCall, JournalDown> {
+    pub(super) fn open(&mut self, permit: Permit) -> Result<(OpenCall, Written), JournalDown> {
         self.intent.decision = Decision::Allowed;
         self.intent.units = permit.units();
         self.intent.charge = permit.charge();
@@ -152,7 +152,8 @@ impl Call {
             }
         };
         self.decided = true;
-        Ok(OpenCall {
+        let written = record.intent_written();
+        let open = OpenCall {
             outcome: self.outcome(Ending::ClientGone, 0),
             record: Some(record),
             facts: Facts::of(&self.intent),
@@ -163,7 +164,8 @@ impl Call {
             _permit: permit,
             entered: None,
             _open: self.open.take(),
-        })
+        };
+        Ok((open, written))
     }
 }
 
@@ -199,10 +201,11 @@ pub struct OpenCall {
 }
 
 impl OpenCall {
-    /// Resolves when the intent is in the journal.
-    #[must_use]
-    pub fn intent_written(&self) -> Option<Written> {
-        self.record.as_ref().map(OpenRecord::intent_written)
+    /// Closes the record of a call whose intent could not be written: if an entry is found after all, it says why.
+    pub fn not_forwarded(mut self) {
+        self.outcome.reason = Some("journal_down");
+        self.outcome.status_code = 503;
+        let _ = self.close(Ending::Interrupted);
     }
 
     /// Milliseconds since arrival.
@@ -239,7 +242,12 @@ impl OpenCall {
 impl Drop for OpenCall {
     fn drop(&mut self) {
         if self.record.is_some() {
-            let ending = if std::thread::panicking() {
+            // A reader that has stalled is never polled: that the gateway ended its answer shows only here.
+            let cut = self.entered.as_ref().and_then(|entered| entered.tap.why_cut());
+            if let Some(cut) = cut {
+                self.outcome.reason = Some(cut.as_str());
+            }
+            let ending = if std::thread::panicking() || cut.is_some() {
                 Ending::Interrupted
             } else if self.noticed.terminal {
                 // The last event had passed: that the caller closed first is no loss to it.

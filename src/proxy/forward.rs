@@ -69,12 +69,12 @@ impl Worker {
         let query = order.head.uri.query();
         let uri = upstream::target(order.endpoint, order.rest, query)
             .ok_or_else(|| Failure::Upstream(UpstreamError::Dial("its URL cannot be joined".to_owned(), false)))?;
-        let headers = self.headers(order);
+        let request = request(order, uri, self.headers(order));
         let reads = order.intent.operation.effect() == Effect::Read;
         let limit = if reads { order.target.timeouts.read_first_byte } else { order.target.timeouts.first_byte };
         let client = self.pools.client(order.target, order.endpoint);
-        let attempt = || async {
-            let sent = upstream::send(&client, request(order, &uri, &headers));
+        let attempt = async |request| {
+            let sent = upstream::send(&client, request);
             tokio::select! {
                 biased;
                 cut = poll_fn(|cx| tap.poll_cut(cx)) => Err(Failure::Cut(cut)),
@@ -84,9 +84,11 @@ impl Worker {
                 },
             }
         };
-        match attempt().await {
-            Err(Failure::Upstream(UpstreamError::Broken(_))) if reads => attempt().await,
-            first => first,
+        // Only what may be sent twice is worth a copy.
+        let again = reads.then(|| request.clone());
+        match (attempt(request).await, again) {
+            (Err(Failure::Upstream(UpstreamError::Broken(_))), Some(again)) => attempt(again).await,
+            (first, _) => first,
         }
     }
 
@@ -150,15 +152,22 @@ impl Worker {
         open.agent_failed = parts.status.is_server_error();
         let notice = notice(&parts.headers, &body);
         let length = body.size_hint().exact();
-        let farewell = matches!(notice, Notice::Events(_)).then(|| farewell(order));
-        if farewell.is_some() {
-            open.outcome.stream_events = Some(0);
-        }
+        let events = matches!(notice, Notice::Events(_));
+        open.outcome.stream_events = events.then_some(0);
+        // Within an announced length a farewell would stand in for the agent's own bytes, and could make a cut answer look whole.
+        let farewell = (events && length.is_none()).then(|| farewell(order));
         headers::clean_answer(&mut parts.headers);
+        if length.is_none() {
+            // It stood beside `Transfer-Encoding` and was never true (RFC 9112 section 6.3): the caller must not count on it.
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
         self.sign_answer(&mut parts.headers, order, open.elapsed_ms());
         tap.attach(body);
         let idle: Duration = order.target.timeouts.idle;
-        let body = Box::new(Answer::new(open, notice, length, idle, farewell)).settle().await;
+        let body = match Box::new(Answer::new(open, notice, length, idle, farewell)).settle().await {
+            Ok(body) => body,
+            Err(down) => return self.give_up(None, down.into(), order).await,
+        };
         let mut response = Response::new(body);
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers;
@@ -175,11 +184,11 @@ impl Worker {
     }
 }
 
-fn request(order: &Order<'_>, uri: &Uri, headers: &HeaderMap) -> Request<Full<Bytes>> {
+fn request(order: &Order<'_>, uri: Uri, headers: HeaderMap) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(order.body.clone()));
     *request.method_mut() = order.head.method.clone();
-    *request.uri_mut() = uri.clone();
-    *request.headers_mut() = headers.clone();
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
     if order.endpoint.http2 {
         *request.version_mut() = http::Version::HTTP_2;
     }

@@ -26,7 +26,7 @@ pub enum BadHead {
 ///
 /// # Errors
 /// The first thing wrong.
-pub(super) fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), BadHead> {
+pub fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), BadHead> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) if version >= Version::HTTP_2 && uri.authority().is_some() => {}
@@ -87,7 +87,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 
 /// How a request reached us; told to the agent.
 #[derive(Clone, Debug)]
-pub(super) struct Hop<'a> {
+pub struct Hop<'a> {
     /// The caller's address.
     pub source: IpAddr,
     /// `http` or `https`.
@@ -104,7 +104,7 @@ pub(super) struct Hop<'a> {
 
 /// What of the caller's headers goes to the agent, with the fields of this hop added.
 #[must_use]
-pub(super) fn to_agent(from: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
+pub fn to_agent(from: &HeaderMap, hop: &Hop<'_>) -> HeaderMap {
     let named = named_by_connection(from);
     let mut to = HeaderMap::with_capacity(from.len() + 16);
     for (name, value) in from {
@@ -129,12 +129,23 @@ fn passes_to_agent(name: &HeaderName, pass_accept_encoding: bool) -> bool {
         // Gateway credentials, and what agents believe about callers.
         "authorization" | API_KEY_HEADER | AGENT_AUTHORIZATION | "x-user-id" => false,
         // Added anew.
-        "via" | "forwarded" | "x-real-ip" => false,
+        "via" => false,
+        // What agents and their frameworks believe about where a caller is.
+        "forwarded"
+        | "x-real-ip"
+        | "x-client-ip"
+        | "x-cluster-client-ip"
+        | "x-original-forwarded-for"
+        | "true-client-ip"
+        | "cf-connecting-ip"
+        | "fastly-client-ip"
+        | "x-envoy-external-address" => false,
         // What is not compressed can be noticed.
         "accept-encoding" => pass_accept_encoding,
         other => {
-            // `x_user_id` is `X-User-ID` to servers that read headers the CGI way.
-            !other.starts_with("x-forwarded-") && !is_ours(other) && !other.contains('_')
+            // `x_user_id`, and to some `x.user.id`, is `X-User-ID` to servers that read headers the CGI way.
+            let plain = other.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            plain && !other.starts_with("x-forwarded-") && !is_ours(other)
         }
     }
 }
@@ -155,7 +166,7 @@ fn append_via(to: &mut HeaderMap, from: &HeaderMap, hop: &Hop<'_>) {
 
 /// Whether a request has been through the node called `pseudonym` before.
 #[must_use]
-pub(super) fn loops(headers: &HeaderMap, pseudonym: &str) -> bool {
+pub fn loops(headers: &HeaderMap, pseudonym: &str) -> bool {
     headers
         .get_all(header::VIA)
         .iter()
@@ -166,7 +177,7 @@ pub(super) fn loops(headers: &HeaderMap, pseudonym: &str) -> bool {
 
 /// Takes out of an agent's headers what is not for the caller: hop-by-hop fields, cookies, what would act on our origin, and
 /// names that are ours.
-pub(super) fn clean_answer(headers: &mut HeaderMap) {
+pub fn clean_answer(headers: &mut HeaderMap) {
     let named = named_by_connection(headers);
     let doomed: Vec<HeaderName> = headers
         .keys()
@@ -260,6 +271,8 @@ mod tests {
             ("x-trustgateway-signature", "forged"),
             ("x-user-id", "root"),
             ("x_openagora_trust_level", "connected"),
+            ("x.openagora.trust.level", "connected"),
+            ("true-client-ip", "6.6.6.6"),
             ("x-forwarded-for", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
             ("connection", "keep-alive, x-secret-hop"),

@@ -12,6 +12,9 @@ use http_body::{Body as _, Frame};
 use hyper::body::{Bytes, Incoming};
 use uuid::Uuid;
 
+use crate::directory::Directory;
+use crate::store::rows::AdminState;
+
 /// Why the gateway ends a call that is being answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -51,7 +54,7 @@ pub enum Drawn {
     /// The end.
     End,
     /// The agent broke off.
-    Broken(hyper::Error),
+    Broken,
     /// The tap was closed from outside.
     Cut(Cut),
 }
@@ -88,6 +91,11 @@ impl Tap {
         drop(upstream);
     }
 
+    /// Why the tap has been closed from outside, if it has.
+    pub fn why_cut(&self) -> Option<Cut> {
+        self.state().cut
+    }
+
     /// Whether the tap has been closed; wakes the task when it is.
     pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<Cut> {
         let mut state = self.state();
@@ -115,9 +123,13 @@ impl Tap {
                 return Poll::Pending;
             }
             Poll::Ready(None) => Drawn::End,
-            Poll::Ready(Some(Err(error))) => Drawn::Broken(error),
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "agent broke off");
+                Drawn::Broken
+            }
             Poll::Ready(Some(Ok(frame))) => {
-                let last = upstream.is_end_stream();
+                // Nothing follows trailers, though not every kind of body knows.
+                let last = upstream.is_end_stream() || frame.is_trailers();
                 Drawn::Frame(frame, last)
             }
         };
@@ -146,6 +158,19 @@ pub struct Parties {
     pub credential: Option<Uuid>,
     /// The agent called.
     pub target: Uuid,
+}
+
+/// Whether `directory` takes back what a call between `parties` was allowed by.
+#[must_use]
+pub fn taken_back(directory: &Directory, parties: &Parties) -> Option<Cut> {
+    let serves = directory.agent(parties.target).is_some_and(|agent| agent.state == AdminState::Active);
+    let key_holds = parties.credential.is_none_or(|key| directory.has_key(key));
+    let disabled = |id| directory.agent(id).is_some_and(|agent| agent.state == AdminState::Disabled);
+    let blocked = parties
+        .caller
+        .and_then(|caller| directory.connection(caller, parties.target))
+        .is_some_and(|connection| connection.blocked);
+    (!serves || !key_holds || blocked || parties.caller.is_some_and(disabled)).then_some(Cut::Revoked)
 }
 
 /// The calls one worker is forwarding.

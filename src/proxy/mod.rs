@@ -12,7 +12,7 @@ mod call;
 mod card;
 pub mod dial;
 mod forward;
-mod headers;
+pub mod headers;
 mod live;
 mod read;
 mod reason;
@@ -20,7 +20,7 @@ pub mod refusal;
 mod refuse;
 pub mod roots;
 mod route;
-mod sign;
+pub mod sign;
 mod upstream;
 
 use std::future::poll_fn;
@@ -51,7 +51,7 @@ use crate::trust::{self, Standing, TrustLevel};
 pub use body::{Body, CutShort};
 use call::{Call, OpenCount};
 use forward::Order;
-pub use live::{Cut, Live, Parties};
+pub use live::{Cut, Live, Parties, taken_back};
 pub use read::BodyLimits;
 pub use reason::Reason;
 use refusal::Refusal;
@@ -170,43 +170,29 @@ impl Worker {
         let directory = self.shared.directory.load_full();
         let policy = self.shared.policy.load_full();
         call.intent.policy_digest = Some(policy.digest.clone());
-        let now = call.intent.called_at;
 
         // Hygiene first: what cannot be read safely is not interpreted at all.
         headers::check(head.version, &head.uri, &head.headers)?;
 
-        // 2. Route. "Nobody there" is told only after the caller is known, so that it looks like "not for you".
+        // 2. Route, 3. identify, 4. classify.
         let asked = route::split(&head.uri)?;
-        let target = directory.find(asked.agent).filter(|agent| agent.state != AdminState::Pending);
-        let surface = route::surface(&head.method, asked.rest, target.map(|agent| &**agent));
-        note_route(call, head, asked.rest, &surface, target);
-
-        // 3. Identify. Before the loop guard and everything else that costs more than a hash.
-        let caller = identity::identify(&head.headers, &directory, now)?;
-        note_caller(call, &caller);
-
-        // 4. Classify.
-        let standing = trust::classify(&directory, &caller, target.map(|agent| &**agent), now);
-        call.intent.trust_level = standing.level();
-        call.intent.connection_id = standing.connection().map(|connection| connection.id);
-        if asked.agent == route::WELL_KNOWN {
-            return Err(Reason::BaseUrlWithoutSlash.into());
-        }
-        let target = visible(target, &standing, &caller)?;
-        if headers::loops(&head.headers, &self.shared.pseudonym) {
-            return Err(Reason::Loop.into());
-        }
-        match surface {
-            Surface::Card => return self.card(call, target, head).await,
-            Surface::WrongMethod { allow } => return Err(Reason::MethodNotAllowed { allow }.into()),
-            Surface::Nothing => return Err(Reason::PathNotFound.into()),
-            Surface::Rpc | Surface::Rest { .. } | Surface::Listed => {}
+        let mut known = self.know(call, head, asked, &directory)?;
+        if let Surface::Card = known.surface {
+            return self.card(call, &known.target, head).await;
         }
 
         // 5. Read: the whole body, bounded, and one borrowed look at it.
-        check_content_type(&surface, head)?;
+        check_content_type(&known.surface, head)?;
         let bytes = read::whole(body, head.version, &settings.body).await?;
         call.request_bytes = bytes.len() as u64;
+        // Reading takes as long as the caller likes: what was taken back meanwhile is no longer this caller's.
+        let latest = self.shared.directory.load_full();
+        if !Arc::ptr_eq(&latest, &directory) {
+            // A refusal from here on still echoes the id.
+            call.intent.rpc_id = envelope::find_id(&bytes).and_then(|id| id.as_json().map(Into::into));
+            known = self.know(call, head, asked, &latest)?;
+        }
+        let Known { surface, caller, standing, target } = known;
         let inline_push = look(call, &surface, &bytes)?;
 
         // 6. Authorize.
@@ -218,24 +204,30 @@ impl Worker {
         if call.intent.operation == Operation::GetExtendedAgentCard {
             return Err(Reason::ExtendedCard.into());
         }
-        let endpoint = in_service(target)?;
+        let endpoint = in_service(&target)?;
 
         // 7. Admit: after this the caller has paid.
-        let permit = self.admit(call, &caller, &standing, target)?;
+        let permit = self.admit(call, &caller, &standing, &target)?;
 
         // 8. Open the record. Nothing is forwarded before its intent is in the journal.
         let headroom = permit.headroom();
-        let mut open = call.open(permit)?;
-        if let Some(written) = open.intent_written() {
-            written.await?;
+        let (mut open, written) = call.open(permit)?;
+        if let Err(down) = written.await {
+            open.not_forwarded();
+            return Err(down.into());
         }
 
         // 9. Forward, 10. answer, 11. close the record: from here on the record knows its end.
-        open.entered = Some(self.live.enter(call.intent.request_id, parties(&caller, target)));
+        let entered = self.live.enter(call.intent.request_id, parties(&caller, &target));
+        // A change of the directory since it was looked at has not found this call among the live ones; one from now on does.
+        if let Some(cut) = taken_back(&self.shared.directory.load(), &parties(&caller, &target)) {
+            entered.tap.cut(cut);
+        }
+        open.entered = Some(entered);
         let order = Order {
             intent: &call.intent,
             caller: &caller,
-            target,
+            target: &target,
             endpoint,
             head,
             rest: if matches!(surface, Surface::Rpc) { "" } else { asked.rest },
@@ -245,6 +237,43 @@ impl Worker {
             headroom,
         };
         Ok(self.forward(open, order).await)
+    }
+
+    /// Steps 2 to 4: what is asked of whom, by whom, and what that caller is to that agent.
+    fn know<'a>(
+        &self,
+        call: &mut Call,
+        head: &Parts,
+        asked: route::Reference<'a>,
+        directory: &Directory,
+    ) -> Result<Known<'a>, Refusal> {
+        let now = call.intent.called_at;
+        // "Nobody there" is told only after the caller is known, so that it looks like "not for you".
+        let target = directory.find(asked.agent).filter(|agent| agent.state != AdminState::Pending);
+        let surface = route::surface(&head.method, asked.rest, target.map(|agent| &**agent));
+        note_route(call, head, asked.rest, &surface, target);
+
+        // Before the loop guard and everything else that costs more than a hash.
+        let caller = identity::identify(&head.headers, directory, now)?;
+        note_caller(call, &caller);
+
+        let standing = trust::classify(directory, &caller, target.map(|agent| &**agent), now);
+        call.intent.trust_level = standing.level();
+        call.intent.connection_id = standing.connection().map(|connection| connection.id);
+        if asked.agent == route::WELL_KNOWN {
+            return Err(Reason::BaseUrlWithoutSlash.into());
+        }
+        let target = Arc::clone(visible(target, &standing, &caller)?);
+        if headers::loops(&head.headers, &self.shared.pseudonym) {
+            return Err(Reason::Loop.into());
+        }
+        match surface {
+            Surface::WrongMethod { allow } => Err(Reason::MethodNotAllowed { allow }.into()),
+            Surface::Nothing => Err(Reason::PathNotFound.into()),
+            Surface::Card | Surface::Rpc | Surface::Rest { .. } | Surface::Listed => {
+                Ok(Known { surface, caller, standing, target })
+            }
+        }
     }
 
     fn admit(&self, call: &Call, caller: &Caller, standing: &Standing, target: &Agent) -> Result<Permit, Refusal> {
@@ -258,6 +287,14 @@ impl Worker {
         };
         Ok(self.shared.limits.admit(&Ask { subject, operation: call.intent.operation, agent: &target.gate })?)
     }
+}
+
+/// What is known of a call before its body is read.
+struct Known<'a> {
+    surface: Surface<'a>,
+    caller: Caller,
+    standing: Standing,
+    target: Arc<Agent>,
 }
 
 fn note_route(call: &mut Call, head: &Parts, rest: &str, surface: &Surface<'_>, target: Option<&Arc<Agent>>) {

@@ -29,6 +29,8 @@ impl Worker {
         head: &Parts,
         body: &mut Incoming,
     ) -> Response<Body> {
+        // Whatever is answered in its place must tell no more than "nobody there" does.
+        let hidden = refusal.reason == Reason::AgentNotFound;
         if let (Some(abuse), Some(source)) = (abuse(refusal.reason), call.intent.client_ip)
             && let Err(too_many) = self.shared.limits.abuse(source, abuse)
         {
@@ -41,12 +43,12 @@ impl Worker {
             call.intent.reason = Some(refusal.reason.word());
             call.intent.policy_rule = refusal.rule.map(Into::into).or(call.intent.policy_rule.take());
             // A refusal nobody could record is not given: the journal's failure is answered instead.
-            match record(&mut call, &refusal, head).await {
+            match record(&mut call, &refusal, head, hidden).await {
                 Ok(recorded) => request_id = recorded,
                 Err(down) => refusal = down.into(),
             }
         }
-        finish(&refusal, &context(&call.intent, request_id, head))
+        finish(&refusal, &context(&call.intent, request_id, head, hidden))
     }
 
     /// Answers a call whose record has been closed without an answer of the agent's.
@@ -61,7 +63,7 @@ impl Worker {
         {
             refusal = down.into();
         }
-        let mut response = finish(&refusal, &context(order.intent, order.intent.request_id, order.head));
+        let mut response = finish(&refusal, &context(order.intent, order.intent.request_id, order.head, false));
         response.headers_mut().extend(order.headroom.headers());
         response
     }
@@ -81,22 +83,22 @@ impl Worker {
 }
 
 /// Records a refusal; yields the id of the row it will be found in.
-async fn record(call: &mut Call, refusal: &Refusal, head: &Parts) -> Result<Uuid, JournalDown> {
+async fn record(call: &mut Call, refusal: &Refusal, head: &Parts, hidden: bool) -> Result<Uuid, JournalDown> {
     let gone = refusal.reason == Reason::CallerGone;
     let ending = if gone { Ending::ClientGone } else { Ending::Refused };
     let status = if gone { 0 } else { refusal.status(call.intent.binding).as_u16() };
-    let length = refusal::render(refusal, &context(&call.intent, call.intent.request_id, head)).body().len();
+    let length = refusal::render(refusal, &context(&call.intent, call.intent.request_id, head, hidden)).body().len();
     let recorded = call.answered_here(ending, status, length)?;
     recorded.written.await?;
     Ok(recorded.request_id)
 }
 
-fn context<'a>(intent: &'a Intent, request_id: Uuid, head: &Parts) -> RenderContext<'a> {
+fn context<'a>(intent: &'a Intent, request_id: Uuid, head: &Parts, hidden: bool) -> RenderContext<'a> {
     RenderContext {
         binding: intent.binding,
         rpc_id: intent.rpc_id.as_deref(),
         request_id,
-        trust_level: Some(intent.trust_level),
+        trust_level: (!hidden).then_some(intent.trust_level),
         head: head.method == Method::HEAD,
     }
 }
@@ -130,7 +132,9 @@ impl From<CredentialError> for Refusal {
     fn from(error: CredentialError) -> Self {
         Self::new(match error {
             CredentialError::Ambiguous => Reason::CredentialAmbiguous,
-            CredentialError::Malformed | CredentialError::Unknown => Reason::CredentialInvalid,
+            CredentialError::Malformed | CredentialError::Unknown | CredentialError::Disabled => {
+                Reason::CredentialInvalid
+            }
         })
     }
 }

@@ -24,7 +24,7 @@ use crate::trust::TrustLevel;
 const SIGNED_BODY: usize = 64 * 1024;
 
 /// What the signatures speak of.
-pub(super) struct Statement<'a> {
+pub struct Statement<'a> {
     /// The call's id.
     pub request_id: Uuid,
     /// Arrival.
@@ -42,7 +42,7 @@ pub(super) struct Statement<'a> {
 }
 
 /// Adds the identity headers and both signatures.
-pub(super) fn add_identity(headers: &mut HeaderMap, target: &Agent, statement: &Statement<'_>) {
+pub fn add_identity(headers: &mut HeaderMap, target: &Agent, statement: &Statement<'_>) {
     let request_id = statement.request_id.hyphenated().to_string();
     let timestamp = statement.at.to_millis_text();
     let caller_id = match statement.caller {

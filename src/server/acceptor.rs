@@ -1,15 +1,16 @@
 //! Accepts connections and hands each to the worker with the fewest open calls.
 
 use std::io;
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tracing::warn;
 
-use super::worker::Accepted;
+use super::worker::{Accepted, Count};
 
 /// The way into a worker.
 pub(super) struct Door {
@@ -32,7 +33,7 @@ pub(super) async fn run(
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok(accepted) => hand_over(&doors, accepted),
+            Ok((stream, address, place)) => hand_over(&doors, stream, address, place),
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 // Out of descriptors or memory: trying at once again would only burn a core.
@@ -43,16 +44,23 @@ pub(super) async fn run(
     }
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Accepted> {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(StdStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, address) = listener.accept().await?;
-    Ok(Accepted { stream: stream.into_std()?, address, place })
+    Ok((stream.into_std()?, address, place))
 }
 
-fn hand_over(doors: &[Door], accepted: Accepted) {
+fn hand_over(doors: &[Door], stream: StdStream, address: SocketAddr, place: OwnedSemaphorePermit) {
     let load = |door: &&Door| (door.open_calls.load(Ordering::Relaxed), door.connections.load(Ordering::Relaxed));
-    if let Some(door) = doors.iter().min_by_key(load) {
-        let _ = door.sender.send(accepted);
+    // A worker that is gone would have the fewest calls of all.
+    let open = doors.iter().filter(|door| !door.sender.is_closed());
+    if let Some(door) = open.min_by_key(load) {
+        // Counted here: a burst is handed out before the workers have looked at the first of it.
+        let count = Count::enter(&door.connections);
+        let _ = door.sender.send(Accepted { stream, address, place, count });
     }
 }
 
@@ -61,4 +69,34 @@ fn concerns_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_is_spread_over_the_workers_that_are_there() {
+        let (mut receivers, mut doors) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            doors.push(Door { sender, open_calls: Arc::default(), connections: Arc::default() });
+            receivers.push(receiver);
+        }
+        drop(receivers.remove(0));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let places = Arc::new(Semaphore::new(4));
+        for _ in 0..4 {
+            let stream = StdStream::connect(address).expect("it listens");
+            let place = Arc::clone(&places).acquire_owned().await.expect("room");
+            hand_over(&doors, stream, address, place);
+        }
+        assert_eq!(receivers.iter().map(|receiver| receiver.len()).collect::<Vec<_>>(), [2, 2]);
+        drop(receivers);
+        assert!(
+            doors.iter().all(|door| door.connections.load(Ordering::Relaxed) == 0),
+            "given back with the connection"
+        );
+    }
 }

@@ -14,7 +14,6 @@ mod worker;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -87,25 +86,22 @@ impl Server {
         let mut doors = Vec::with_capacity(workers.len());
         for (number, worker) in workers.into_iter().enumerate() {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let connections = Arc::new(AtomicUsize::new(0));
-            doors.push(acceptor::Door {
-                sender,
-                open_calls: Arc::clone(worker.open_calls()),
-                connections: Arc::clone(&connections),
-            });
+            let open_calls = Arc::clone(worker.open_calls());
+            doors.push(acceptor::Door { sender, open_calls, connections: Arc::default() });
             let station = Arc::new(worker::Station {
                 worker,
                 api: Arc::clone(&api),
                 control: Handle::current(),
                 tls: tls.clone(),
                 settings: settings.clone(),
-                connections,
             });
             let stopping = stopping.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .spawn(move || runtime.block_on(worker::run(station, receiver, stopping)))?;
+            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                runtime.block_on(worker::run(station, receiver, stopping));
+                // Not for as long as a name that does not resolve may take: the drain has a hard deadline.
+                runtime.shutdown_timeout(Duration::from_millis(100));
+            })?;
             threads.push(thread);
         }
         let acceptor = tokio::spawn(acceptor::run(listener, doors, settings.max_connections, stopping));

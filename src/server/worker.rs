@@ -30,6 +30,8 @@ pub(super) struct Accepted {
     pub(super) address: SocketAddr,
     /// Its place among the connections there may be.
     pub(super) place: OwnedSemaphorePermit,
+    /// Its part of the load of its worker.
+    pub(super) count: Count,
 }
 
 /// What a worker needs besides the path of a call.
@@ -39,7 +41,6 @@ pub(super) struct Station {
     pub(super) control: Handle,
     pub(super) tls: Option<Arc<TlsReloader>>,
     pub(super) settings: Settings,
-    pub(super) connections: Arc<AtomicUsize>,
 }
 
 /// Serves connections until told to stop, then lets calls end for as long as the drain may take.
@@ -89,8 +90,7 @@ async fn finish(open: &mut JoinSet<()>) {
 }
 
 async fn serve(station: Arc<Station>, accepted: Accepted, stop: watch::Receiver<bool>) {
-    let _count = Count::enter(&station.connections);
-    let Accepted { stream, address, place } = accepted;
+    let Accepted { stream, address, place: _place, count: _count } = accepted;
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     // An event must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
@@ -104,7 +104,6 @@ async fn serve(station: Arc<Station>, accepted: Accepted, stop: watch::Receiver<
             }
         }
     }
-    drop(place);
 }
 
 async fn speak<S>(station: &Arc<Station>, stream: S, peer: Peer, mut stop: watch::Receiver<bool>)
@@ -183,10 +182,10 @@ pub(super) fn builder(settings: &Settings) -> auto::Builder<TokioExecutor> {
 }
 
 /// Counts a worker's connections.
-struct Count(Arc<AtomicUsize>);
+pub(super) struct Count(Arc<AtomicUsize>);
 
 impl Count {
-    fn enter(counter: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn enter(counter: &Arc<AtomicUsize>) -> Self {
         counter.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(counter))
     }

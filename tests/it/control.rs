@@ -33,6 +33,7 @@ async fn a_call_is_a_use_of_its_key_and_a_restart_remembers_it() {
     assert_eq!(last_use(&gateway, &caller).await, "2026-01-01T00:00:07.000000Z");
     // A change of the directory does not forget it, and a refused call counts: the key was good.
     gateway.register_client("another").await;
+    assert_eq!(last_use(&gateway, &caller).await, "2026-01-01T00:00:07.000000Z");
     clock.advance(Duration::from_secs(1));
     assert_eq!(gateway.call("echo", Some(&caller.key), &rpc(2, "SendMessage")).await.status, 429);
     clock.advance(Duration::from_secs(100));

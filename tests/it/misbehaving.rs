@@ -184,3 +184,28 @@ async fn huge_headers_are_502_and_large_ones_pass() {
     .await;
     assert_eq!(answer.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trailers_end_an_answer_like_any_other_end() {
+    let (answer, row) = call(|mut conn| async move {
+        conn.write("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        conn.write("2\r\n{}\r\n0\r\nx-checksum: 1\r\n\r\n").await;
+        conn.closed().await;
+    })
+    .await;
+    assert_eq!((answer.text().as_str(), answer.cut), ("{}", false));
+    assert_eq!(row["outcome"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_length_beside_chunks_means_nothing() {
+    let (answer, row) = call(|mut conn| async move {
+        conn.write("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n").await;
+        conn.write("transfer-encoding: chunked\r\n\r\n6\r\nabcdef\r\n0\r\n\r\n").await;
+        conn.closed().await;
+    })
+    .await;
+    assert_eq!((answer.text().as_str(), answer.cut), ("abcdef", false));
+    assert_eq!(answer.header("content-length"), None);
+    assert_eq!(row["outcome"], "completed");
+}

@@ -92,6 +92,7 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
         // hyper takes no smaller buffer.
         ("server.max_header_bytes", server.max_header_bytes, Size(8 << 10), Size(1 << 20)),
         ("server.max_body", server.max_body, Size(1 << 10), Size(1 << 30)),
+        ("server.body_memory", server.body_memory, server.max_body, Size(1 << 40)),
         ("server.body_min_rate", server.body_min_rate, Size(0), Size(1 << 20)),
         ("audit.segment", config.audit.segment, Size(1 << 20), Size(1 << 30)),
     ];

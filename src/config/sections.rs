@@ -39,6 +39,8 @@ pub struct Server {
     pub max_headers: usize,
     /// The most bytes a request's body may have.
     pub max_body: Size,
+    /// What all bodies being read or forwarded may take of memory.
+    pub body_memory: Size,
     /// The least a request's body must bring per second once `body_grace` is over; zero means no floor.
     pub body_min_rate: Size,
     /// How long a body may be slower than `body_min_rate`.
@@ -60,6 +62,7 @@ impl Default for Server {
             max_header_bytes: Size(64 << 10),
             max_headers: 100,
             max_body: Size(10 << 20),
+            body_memory: Size(512 << 20),
             body_min_rate: Size(1 << 10),
             body_grace: Duration::from_secs(10),
             tls: Tls::default(),

@@ -60,6 +60,7 @@ pub(super) const SETTINGS: &[Setting] = settings! {
     Restart server.max_header_bytes,
     Restart server.max_headers,
     Restart server.max_body,
+    Restart server.body_memory,
     Restart server.body_min_rate,
     Restart server.body_grace,
     // Other files are taken at a reload; turning TLS on or off is not, see `Config::diff_reload`.

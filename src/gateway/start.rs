@@ -88,6 +88,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         policy: Arc::clone(&policy),
         clock: clock.clone(),
         settings: Arc::clone(&settings),
+        body_memory: proxy::BodyMemory::new(config.server.body_memory.as_usize()),
         pseudonym: format!("trust-gateway-{}", &node_id.as_simple().to_string()[..12]),
     });
     let count = match config.server.workers {

@@ -52,7 +52,7 @@ pub use body::{Body, CutShort};
 use call::{Call, OpenCount};
 use forward::Order;
 pub use live::{Cut, Live, Parties, taken_back};
-pub use read::BodyLimits;
+pub use read::{BodyLimits, BodyMemory};
 pub use reason::Reason;
 use refusal::Refusal;
 use route::Surface;
@@ -72,6 +72,8 @@ pub struct Shared {
     pub clock: Clock,
     /// What can change while the gateway runs.
     pub settings: Arc<ArcSwap<Settings>>,
+    /// What callers' bodies may take of this node's memory.
+    pub body_memory: BodyMemory,
     /// How this node calls itself in `Via`.
     pub pseudonym: String,
 }
@@ -183,17 +185,18 @@ impl Worker {
 
         // 5. Read: the whole body, bounded, and one borrowed look at it.
         check_content_type(&known.surface, head)?;
-        let bytes = read::whole(body, head.version, &settings.body).await?;
+        let read = read::whole(body, head.version, &settings.body, &self.shared.body_memory).await?;
+        let bytes = &read.bytes;
         call.request_bytes = bytes.len() as u64;
         // Reading takes as long as the caller likes: what was taken back meanwhile is no longer this caller's.
         let latest = self.shared.directory.load_full();
         if !Arc::ptr_eq(&latest, &directory) {
             // A refusal from here on still echoes the id.
-            call.intent.rpc_id = envelope::find_id(&bytes).and_then(|id| id.as_json().map(Into::into));
+            call.intent.rpc_id = envelope::find_id(bytes).and_then(|id| id.as_json().map(Into::into));
             known = self.know(call, head, asked, &latest)?;
         }
         let Known { surface, caller, standing, target } = known;
-        let inline_push = look(call, &surface, &bytes)?;
+        let inline_push = look(call, &surface, bytes)?;
 
         // 6. Authorize.
         policy::authorize(&policy, call.intent.trust_level)?;
@@ -233,7 +236,7 @@ impl Worker {
             rest: if matches!(surface, Surface::Rpc) { "" } else { asked.rest },
             peer,
             settings,
-            body: bytes,
+            body: bytes.clone(),
             headroom,
         };
         Ok(self.forward(open, order).await)

@@ -3,16 +3,46 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use http::Version;
 use http_body::Body as _;
 use hyper::body::{Bytes, Incoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 /// How much of a body a refusal reads to echo its `id`.
 const PEEK: usize = 64 * 1024;
+
+/// How much room is made at once for a body on its announcement alone.
+const TRUSTED_ANNOUNCEMENT: u64 = 1024 * 1024;
+
+/// The memory that all callers' bodies share. Callers are not limited before their bodies are read, so this is.
+#[derive(Clone, Debug)]
+pub struct BodyMemory(Arc<Semaphore>);
+
+impl BodyMemory {
+    /// Room for this many bytes.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    }
+
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, BodyError> {
+        let bytes = u32::try_from(bytes).map_err(|_| BodyError::NoRoom)?;
+        Arc::clone(&self.0).try_acquire_many_owned(bytes).map_err(|_| BodyError::NoRoom)
+    }
+}
+
+/// A body with its place in memory, which is given back with it.
+#[derive(Debug)]
+pub(super) struct WholeBody {
+    pub(super) bytes: Bytes,
+    /// Dropped when the agent has answered: the body has been sent by then.
+    _place: Option<OwnedSemaphorePermit>,
+}
 
 /// What a body may cost.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +55,7 @@ pub struct BodyLimits {
     pub grace: Duration,
 }
 
-/// Why a body could not be read; always the caller's doing.
+/// Why a body could not be read; never the agent's doing.
 #[derive(Debug)]
 pub enum BodyError {
     /// More bytes than allowed.
@@ -34,6 +64,8 @@ pub enum BodyError {
     TooSlow,
     /// Framing that cannot be read.
     Malformed,
+    /// There is no memory for it now.
+    NoRoom,
     /// The caller hung up.
     CallerGone,
 }
@@ -42,17 +74,20 @@ pub enum BodyError {
 ///
 /// # Errors
 /// See [`BodyError`].
-pub(super) async fn whole(body: &mut Incoming, version: Version, limits: &BodyLimits) -> Result<Bytes, BodyError> {
+pub(super) async fn whole(
+    body: &mut Incoming,
+    version: Version,
+    limits: &BodyLimits,
+    memory: &BodyMemory,
+) -> Result<WholeBody, BodyError> {
     let announced = body.size_hint();
     if announced.lower() > limits.max_bytes as u64 {
         return Err(BodyError::TooLarge);
     }
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
     let started = Instant::now();
     let mut gathered = Gathered::default();
-    loop {
+    let mut place: Option<OwnedSemaphorePermit> = None;
+    while !body.is_end_stream() {
         let frame = if limits.min_rate == 0 {
             next_frame(body).await
         } else {
@@ -61,20 +96,22 @@ pub(super) async fn whole(body: &mut Incoming, version: Version, limits: &BodyLi
             timeout_at(deadline, next_frame(body)).await.map_err(|_| BodyError::TooSlow)?
         };
         match frame {
-            None => return Ok(gathered.into_bytes()),
+            None => break,
             Some(Err(error)) => return Err(classify(version, &error)),
             Some(Ok(data)) => {
                 if gathered.len() + data.len() > limits.max_bytes {
                     return Err(BodyError::TooLarge);
                 }
-                let last = body.is_end_stream();
-                gathered.push(data, announced.exact());
-                if last {
-                    return Ok(gathered.into_bytes());
+                let more = memory.take(data.len())?;
+                match &mut place {
+                    Some(place) => place.merge(more),
+                    none => *none = Some(more),
                 }
+                gathered.push(data, announced.exact());
             }
         }
     }
+    Ok(WholeBody { bytes: gathered.into_bytes(), _place: place })
 }
 
 /// What has already arrived of a body, at most 64 KiB, without asking the caller for more. `None` when that is not all of it.
@@ -117,7 +154,7 @@ impl Gathered {
             return;
         }
         if self.more.is_empty() {
-            let announced = announced.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+            let announced = announced.map_or(0, |n| n.min(TRUSTED_ANNOUNCEMENT) as usize);
             self.more.reserve(announced.max(self.first.len() + data.len()));
             self.more.extend_from_slice(&self.first);
         }

@@ -21,8 +21,6 @@ pub enum Reason {
     CredentialAmbiguous,
     /// Either side has blocked the other, and the caller may know the agent.
     Blocked,
-    /// The policy, or the connection, does not allow this operation.
-    OperationForbidden,
     /// No such agent, or none that this caller may know of.
     AgentNotFound,
     /// The agent's name is missing: a client resolved the card's name against a base URL without its trailing slash.
@@ -39,12 +37,10 @@ pub enum Reason {
     TooManyCalls,
     /// The agent has as many calls in flight as it may.
     AgentBusy,
-    /// The gateway has as many calls, or bytes, in flight as it may.
+    /// The gateway has no memory for this call's body now.
     GatewayBusy,
     /// The agent is out of service by its owner's or an operator's will.
     AgentDisabled,
-    /// The agent has failed so often that it is left alone for a while.
-    BreakerOpen,
     /// No connection to the agent could be made: nothing was sent.
     ConnectFailed,
     /// A time limit on the agent's answer passed.
@@ -57,8 +53,6 @@ pub enum Reason {
     JournalDown,
     /// This gateway is shutting down.
     Draining,
-    /// The gateway has been cut off from its store for too long to decide.
-    DirectoryStale,
     /// The body is larger than the limit.
     TooLarge,
     /// The body came too slowly.
@@ -82,16 +76,12 @@ pub enum Reason {
     PushRefused,
     /// The call has come through this gateway already.
     Loop,
-    /// The request's header section is larger than the limit.
-    HeadersTooLarge,
     /// What allowed the call was taken back while it ran: a block, a revoked key, an agent out of service.
     Revoked,
     /// The caller left before it could be answered; nobody reads this.
     CallerGone,
     /// The agent's extended card is not served here.
     ExtendedCard,
-    /// A fault of the gateway's own.
-    Internal,
 }
 
 /// What one reason is called: HTTP status, JSON-RPC code, `ErrorInfo` reason, word in the row.
@@ -105,7 +95,6 @@ impl Reason {
             Self::CredentialInvalid       => Names(401, -32000, "UNAUTHENTICATED", "credential_invalid"),
             Self::CredentialAmbiguous     => Names(400, -32000, "CREDENTIAL_AMBIGUOUS", "credential_ambiguous"),
             Self::Blocked                 => Names(403, -32000, "PERMISSION_DENIED", "blocked"),
-            Self::OperationForbidden      => Names(403, -32000, "PERMISSION_DENIED", "operation_forbidden"),
             Self::AgentNotFound           => Names(404, -32000, "AGENT_NOT_FOUND", "agent_not_found"),
             Self::BaseUrlWithoutSlash     => Names(404, -32000, "AGENT_NOT_FOUND", "base_url_without_slash"),
             Self::PathNotFound            => Names(404, -32000, "PATH_NOT_FOUND", "path_not_found"),
@@ -116,14 +105,12 @@ impl Reason {
             Self::AgentBusy               => Names(503, -32000, "AGENT_BUSY", "agent_busy"),
             Self::GatewayBusy             => Names(503, -32000, "GATEWAY_BUSY", "gateway_busy"),
             Self::AgentDisabled           => Names(503, -32000, "AGENT_UNAVAILABLE", "agent_disabled"),
-            Self::BreakerOpen             => Names(503, -32000, "AGENT_UNAVAILABLE", "breaker_open"),
             Self::ConnectFailed           => Names(503, -32000, "AGENT_UNAVAILABLE", "connect_failed"),
             Self::UpstreamTimeout         => Names(504, -32000, "UPSTREAM_TIMEOUT", "upstream_timeout"),
             Self::AgentGone               => Names(502, -32000, "AGENT_GONE", "agent_gone"),
             Self::InvalidAnswer           => Names(502, -32006, "INVALID_AGENT_RESPONSE", "invalid_answer"),
             Self::JournalDown             => Names(503, -32000, "AUDIT_UNAVAILABLE", "journal_down"),
             Self::Draining                => Names(503, -32000, "GATEWAY_DRAINING", "draining"),
-            Self::DirectoryStale          => Names(503, -32000, "DIRECTORY_STALE", "directory_stale"),
             Self::TooLarge                => Names(413, -32600, "REQUEST_TOO_LARGE", "too_large"),
             Self::SlowBody                => Names(408, -32000, "REQUEST_TIMEOUT", "slow_body"),
             Self::BadFraming              => Names(400, -32000, "BAD_REQUEST", "bad_framing"),
@@ -134,11 +121,9 @@ impl Reason {
             Self::MethodNotAllowed { .. } => Names(405, -32000, "METHOD_NOT_ALLOWED", "method_not_allowed"),
             Self::PushRefused             => Names(400, -32003, "PUSH_NOTIFICATION_NOT_SUPPORTED", "push_refused"),
             Self::Loop                    => Names(508, -32000, "LOOP_DETECTED", "loop"),
-            Self::HeadersTooLarge         => Names(431, -32000, "HEADERS_TOO_LARGE", "headers_too_large"),
             Self::Revoked                 => Names(403, -32000, "PERMISSION_DENIED", "revoked"),
             Self::CallerGone              => Names(400, -32000, "CALLER_GONE", "caller_gone"),
             Self::ExtendedCard            => Names(400, -32004, "UNSUPPORTED_OPERATION", "extended_card"),
-            Self::Internal                => Names(500, -32603, "INTERNAL_ERROR", "internal"),
         }
     }
 
@@ -218,9 +203,6 @@ impl Reason {
                 "There is more than one credential: send exactly one, as \"Authorization: Bearer <key>\" or \"X-API-Key\"."
             }
             Self::Blocked => "Calls between you and this agent are blocked: talk to the agent's owner.",
-            Self::OperationForbidden => {
-                "You may not use this operation of this agent: ask its owner for a connection that allows it."
-            }
             Self::AgentNotFound => "There is no such agent, or none for you: check its name.",
             Self::BaseUrlWithoutSlash => {
                 "There is no agent's name in this path: add a trailing slash to the base URL, as in /api/proxy/<agent>/."
@@ -231,9 +213,8 @@ impl Reason {
             Self::TooManyStreams => "As many streams are open as allowed: close one first.",
             Self::TooManyCalls => "As many calls are in flight as allowed: wait for one to end.",
             Self::AgentBusy => "The agent has as many calls in flight as it takes.",
-            Self::GatewayBusy => "The gateway has as many calls in flight as it takes.",
+            Self::GatewayBusy => "The gateway has as many requests in hand as it has memory for.",
             Self::AgentDisabled => "The agent is out of service: ask its owner when it will be back.",
-            Self::BreakerOpen => "The agent has failed repeatedly and is left alone for a while.",
             Self::ConnectFailed => "The agent cannot be reached. It has not seen this call: it is safe to repeat.",
             Self::UpstreamTimeout => {
                 "The agent did not answer in time. It may still be working: look for the task before repeating the call."
@@ -244,7 +225,6 @@ impl Reason {
             Self::InvalidAnswer => "The agent's answer cannot be passed on: tell the agent's owner.",
             Self::JournalDown => "Calls cannot be recorded at the moment and are therefore not let through.",
             Self::Draining => "The gateway is shutting down. A task that was running may still be: resubscribe to it or fetch it.",
-            Self::DirectoryStale => "The gateway is cut off from its store and lets connected callers through only.",
             Self::TooLarge => "The request is too large: send less, or files by reference.",
             Self::SlowBody => "The request's body came too slowly: send it again, without pauses.",
             Self::BadFraming => "The request is not sound HTTP: check its headers and length.",
@@ -258,8 +238,6 @@ impl Reason {
             Self::Revoked => "The permission for this call was taken back while it ran: ask the agent's owner.",
             Self::CallerGone => "The caller has left.",
             Self::ExtendedCard => "This agent has no extended card here: use its public card.",
-            Self::HeadersTooLarge => "The request's headers are too large: send fewer or shorter ones.",
-            Self::Internal => "The gateway failed: tell its operator the request id.",
         }
         .to_owned()
     }

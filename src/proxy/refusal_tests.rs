@@ -6,12 +6,11 @@ use serde_json::json;
 use super::*;
 use crate::a2a::EnvelopeError;
 
-const ALL: [Reason; 35] = [
+const ALL: [Reason; 30] = [
     Reason::CredentialMissing,
     Reason::CredentialInvalid,
     Reason::CredentialAmbiguous,
     Reason::Blocked,
-    Reason::OperationForbidden,
     Reason::AgentNotFound,
     Reason::BaseUrlWithoutSlash,
     Reason::PathNotFound,
@@ -22,14 +21,12 @@ const ALL: [Reason; 35] = [
     Reason::AgentBusy,
     Reason::GatewayBusy,
     Reason::AgentDisabled,
-    Reason::BreakerOpen,
     Reason::ConnectFailed,
     Reason::UpstreamTimeout,
     Reason::AgentGone,
     Reason::InvalidAnswer,
     Reason::JournalDown,
     Reason::Draining,
-    Reason::DirectoryStale,
     Reason::TooLarge,
     Reason::SlowBody,
     Reason::BadFraming,
@@ -40,8 +37,6 @@ const ALL: [Reason; 35] = [
     Reason::MethodNotAllowed { allow: "GET, HEAD, POST" },
     Reason::PushRefused,
     Reason::Loop,
-    Reason::HeadersTooLarge,
-    Reason::Internal,
 ];
 
 fn ctx(binding: Binding, rpc_id: Option<&str>) -> RenderContext<'_> {

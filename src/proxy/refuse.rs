@@ -1,5 +1,7 @@
 //! The one place where a call that is not answered by its agent is recorded and answered.
 
+use std::time::Duration;
+
 use http::request::Parts;
 use http::{Method, Response};
 use hyper::body::Incoming;
@@ -146,6 +148,7 @@ impl From<BodyError> for Refusal {
             BodyError::TooSlow => Reason::SlowBody,
             BodyError::Malformed => Reason::BadFraming,
             BodyError::CallerGone => Reason::CallerGone,
+            BodyError::NoRoom => return Self::new(Reason::GatewayBusy).retry_after(Duration::from_secs(1)),
         })
     }
 }

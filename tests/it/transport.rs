@@ -555,6 +555,40 @@ async fn without_a_floor_a_body_may_take_its_time() {
     gateway.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_beyond_the_memory_for_them_are_told_to_come_back() {
+    let gateway = TestGateway::with(Clock::system(), |config| {
+        config.server.max_body = Size(1 << 20);
+        config.server.body_memory = Size(1 << 20);
+    })
+    .await;
+    let agent = Agent::echo().await;
+    let target = gateway.register("agent", &agent).await;
+    let caller = gateway.register_client("caller").await;
+    gateway.connect(&caller, &target).await;
+    // All but a few bytes of the memory are taken by a body that is still on its way.
+    let held = (1 << 20) - 64;
+    let mut slow = gateway.client().await;
+    slow.write(format!("POST /api/proxy/agent HTTP/1.1\r\nhost: g\r\ncontent-length: {}\r\n\r\n", held + 1)).await;
+    slow.write(vec![b' '; held]).await;
+    let busy = within("the memory is full", async {
+        loop {
+            let answer = gateway.call("agent", Some(&caller.key), &rpc(1, "GetTask")).await;
+            if answer.status != 200 {
+                break answer;
+            }
+        }
+    })
+    .await;
+    assert_eq!((busy.status, busy.header("retry-after")), (503, Some("1")), "{}", busy.text());
+    drop(slow);
+    within("the memory is given back", async {
+        while gateway.call("agent", Some(&caller.key), &rpc(1, "GetTask")).await.status != 200 {}
+    })
+    .await;
+    gateway.stop().await;
+}
+
 // Addresses.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

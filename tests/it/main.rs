@@ -15,6 +15,7 @@ mod journal_down;
 mod lifecycle;
 mod limits;
 mod misbehaving;
+mod requests;
 mod revocation;
 mod streams;
 mod transport;

@@ -75,6 +75,11 @@ impl Client {
         std::mem::take(&mut self.unread)
     }
 
+    /// As [`Client::write`], to a gateway that may have stopped reading.
+    pub(crate) async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).await.is_ok()
+    }
+
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.expect("the gateway reads");
     }

@@ -62,6 +62,7 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
     let (least, most) = (Duration::from_millis(1), Duration::from_secs(7 * 86_400));
     let limits = [
         ("server.header_timeout", server.header_timeout),
+        ("server.stall_timeout", server.stall_timeout),
         ("upstream.connect", upstream.connect),
         ("upstream.first_byte", upstream.first_byte),
         ("upstream.read_first_byte", upstream.read_first_byte),

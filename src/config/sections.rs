@@ -45,6 +45,8 @@ pub struct Server {
     pub body_min_rate: Size,
     /// How long a body may be slower than `body_min_rate`.
     pub body_grace: Duration,
+    /// How long a caller may take nothing of an answer that waits for it.
+    pub stall_timeout: Duration,
     /// TLS on the public listener.
     pub tls: Tls,
 }
@@ -65,6 +67,7 @@ impl Default for Server {
             body_memory: Size(512 << 20),
             body_min_rate: Size(1 << 10),
             body_grace: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(60),
             tls: Tls::default(),
         }
     }

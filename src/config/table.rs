@@ -63,6 +63,7 @@ pub(super) const SETTINGS: &[Setting] = settings! {
     Restart server.body_memory,
     Restart server.body_min_rate,
     Restart server.body_grace,
+    Restart server.stall_timeout,
     // Other files are taken at a reload; turning TLS on or off is not, see `Config::diff_reload`.
     Reload  server.tls.cert,
     Reload  server.tls.key,

@@ -160,7 +160,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     // The doors.
     let (drain_timeout, drain_timeout_seen) = watch::channel(config.server.drain_timeout);
     let server_settings = server::Settings {
-        patience: Patience { head: config.server.header_timeout, idle: KEEP_ALIVE },
+        patience: Patience { head: config.server.header_timeout, idle: KEEP_ALIVE, stall: config.server.stall_timeout },
         max_header_bytes: config.server.max_header_bytes.as_usize(),
         max_headers: config.server.max_headers,
         max_connections: config.server.max_connections,

@@ -1,7 +1,8 @@
 //! A connection whose peer is waited for only so long.
 //!
 //! hyper's own header limit starts late (after the protocol is known) and also ends idle keep-alive connections, so the limits
-//! are kept here, under it: time for a head to arrive once it has begun, time for the first byte, time without any call.
+//! are kept here, under it: time for a head to arrive once it has begun, time for the first byte, time without any call, time
+//! without taking anything of an answer.
 
 use std::future::Future as _;
 use std::io;
@@ -21,6 +22,8 @@ pub struct Patience {
     pub head: Duration,
     /// Between calls.
     pub idle: Duration,
+    /// Until something more of an answer could be sent.
+    pub stall: Duration,
 }
 
 /// What the service knows of a connection and the stream below needs.
@@ -78,6 +81,8 @@ pub(super) struct Patient<S> {
     timer: Pin<Box<Sleep>>,
     /// Bytes thrown away since our side was closed.
     lingering: Option<usize>,
+    /// Since when nothing could be sent that is to be sent.
+    blocked: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,7 +100,7 @@ impl<S> Patient<S> {
     pub(super) fn new(inner: S, activity: Arc<Activity>, patience: Patience) -> Self {
         let since = Instant::now();
         let timer = Box::pin(tokio::time::sleep_until(since + patience.head));
-        Self { inner, activity, patience, seen: 0, since, phase: Phase::Head, timer, lingering: None }
+        Self { inner, activity, patience, seen: 0, since, phase: Phase::Head, timer, lingering: None, blocked: None }
     }
 
     /// Follows the service: which phase the connection is in.
@@ -125,8 +130,21 @@ impl<S> Patient<S> {
     fn limit(&self) -> Duration {
         match self.phase {
             Phase::Head => self.patience.head,
-            Phase::Idle | Phase::Busy => self.patience.idle,
+            Phase::Idle => self.patience.idle,
+            // How often a look is taken; what calls may take has limits of its own.
+            Phase::Busy => self.patience.head.min(self.patience.stall),
         }
+    }
+
+    /// Takes note of whether the peer takes what is sent.
+    fn sent<T>(&mut self, sent: Poll<T>) -> Poll<T> {
+        self.blocked = if sent.is_ready() { None } else { self.blocked.or_else(|| Some(Instant::now())) };
+        sent
+    }
+
+    /// A peer that has stopped reading holds an agent's connection, a slot and a record: not for ever.
+    fn is_stalled(&self, now: Instant) -> bool {
+        self.blocked.is_some_and(|since| since + self.patience.stall <= now)
     }
 
     /// Ready when the peer has been waited for long enough.
@@ -141,10 +159,10 @@ impl<S> Patient<S> {
             self.observe();
             let now = Instant::now();
             let due = self.since + self.limit();
-            if self.phase == Phase::Busy {
-                // Calls have limits of their own; look again later.
+            if self.phase == Phase::Busy && !self.is_stalled(now) {
                 self.since = now;
-                self.timer.as_mut().reset(now + self.patience.head);
+                let look = now + self.limit();
+                self.timer.as_mut().reset(look);
             } else if due <= now {
                 return Poll::Ready(io::Error::from(io::ErrorKind::TimedOut));
             } else {
@@ -195,11 +213,15 @@ impl<S: AsyncRead + Unpin> Patient<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.inner).poll_write(cx, buf);
+        this.sent(sent)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.inner).poll_flush(cx);
+        this.sent(sent)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -224,6 +246,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let sent = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        this.sent(sent)
     }
 }

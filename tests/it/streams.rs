@@ -184,3 +184,47 @@ async fn bytes_pass_whatever_their_framing() {
     assert_eq!((&rows[0]["outcome"], &rows[0]["stream_events"]), (&json!("completed"), &json!(3)));
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_stops_reading_does_not_hold_the_agent_for_ever() {
+    let gateway = TestGateway::with(trust_gateway::clock::Clock::system(), |config| {
+        config.server.stall_timeout = std::time::Duration::from_millis(500);
+    })
+    .await;
+    let (done, closed) = tokio::sync::oneshot::channel();
+    let done = Arc::new(Mutex::new(Some(done)));
+    let agent = Agent::start(move |mut conn: Conn| {
+        let done = Arc::clone(&done);
+        async move {
+            while let Some(request) = conn.request().await {
+                if !request.request_line().starts_with("POST") {
+                    conn.json("405 Method Not Allowed", &json!({})).await;
+                    continue;
+                }
+                conn.begin_events().await;
+                // More than all buffers on the way hold: in the end only a reader makes room.
+                while conn.chunk([b'x'; 64 * 1024]).await {}
+                if let Some(done) = done.lock().await.take() {
+                    let _ = done.send(());
+                }
+            }
+        }
+    })
+    .await;
+    let (target, caller) = connected(&gateway, &agent).await;
+    let mut client = gateway.client().await;
+    client.call("/api/proxy/streamer", Some(&caller.key), &rpc(1, "SendStreamingMessage")).await;
+    within("the agent is let go", closed).await.expect("it saw its connection end");
+    let rows = within("its row", async {
+        loop {
+            let rows = gateway.rows_of(&target).await;
+            if rows.iter().any(|row| row["operation"] == "SendStreamingMessage") {
+                break rows;
+            }
+        }
+    })
+    .await;
+    assert!(rows.iter().any(|row| row["outcome"] == "client_gone"), "{rows:?}");
+    drop(client);
+    gateway.stop().await;
+}

@@ -90,10 +90,16 @@ impl Builder {
             _ => Arc::new(new),
         });
         let card = endpoint.as_ref().map(|endpoint| {
-            let new = self.card(row, endpoint);
+            let (new, warnings) = self.card(row, endpoint);
             match before.and_then(|agent| agent.card.as_ref()) {
                 Some(old) if old.etag == new.etag => Arc::clone(old),
-                _ => Arc::new(new),
+                _ => {
+                    // Told when the card is new, not each time the world is looked at.
+                    for warning in &warnings {
+                        warn!(agent = %row.id, warning, "its own card");
+                    }
+                    Arc::new(new)
+                }
             }
         });
         Ok(Agent {
@@ -137,7 +143,8 @@ impl Builder {
         })
     }
 
-    fn card(&self, row: &AgentRow, endpoint: &Endpoint) -> ServedCard {
+    /// The card to be served, and what of the agent's own could not be kept.
+    fn card(&self, row: &AgentRow, endpoint: &Endpoint) -> (ServedCard, Vec<String>) {
         let facts = CardFacts {
             base_url: format!("{}/api/proxy/{}/", self.defaults.public_url, row.slug),
             name: row.name.clone(),
@@ -151,14 +158,12 @@ impl Builder {
             anonymous_allowed: self.defaults.anonymous_allowed,
         };
         let built = card::build(row.card_json.as_deref(), &facts);
-        for warning in &built.warnings {
-            warn!(agent = %row.id, warning, "its own card");
-        }
-        ServedCard {
+        let served = ServedCard {
             json: Bytes::from(built.json),
             etag: HeaderValue::try_from(built.etag).unwrap_or(HeaderValue::from_static("\"0\"")),
             last_modified: row.card_fetched_at.unwrap_or(row.updated_at).max(row.updated_at),
-        }
+        };
+        (served, built.warnings)
     }
 
     fn connection(&self, row: &ConnectionRow, previous: &Directory) -> Arc<Connection> {

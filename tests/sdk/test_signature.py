@@ -98,3 +98,16 @@ def test_another_body_target_level_or_method_does_not_verify(received, targets):
     assert whole_call(received, targets, headers={**headers, "x-trustgateway-method": "tasks/cancel"}) is None
     no_digest = headers["x-trustgateway-signature"].replace("body=sha256", "body=none")
     assert whole_call(received, targets, headers={**headers, "x-trustgateway-signature": no_digest}, body=b"{}") is None
+
+
+def test_the_lines_in_the_readme_verify_the_same(received, targets):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [code] = [block.split("```", 1)[0] for block in readme.split("```python\n")[1:]]
+    scope = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    request, caller, secret = received
+    assert scope["verified_caller"](request.headers, secret) == caller["id"]
+    assert scope["verified_caller"](request.headers, targets["py10"]["signing_secret"]) is None
+    forged = {**request.headers, "x-openagora-caller-id": targets["py10"]["id"]}
+    assert scope["verified_caller"](forged, secret) is None
+    assert scope["verified_caller"](request.headers, secret, tolerance=timedelta(0)) is None

@@ -8,6 +8,7 @@ mod acceptor;
 mod body;
 pub mod operator;
 mod patience;
+mod streams;
 pub mod tls;
 mod worker;
 
@@ -26,6 +27,7 @@ use crate::proxy::{self, Worker};
 
 pub use body::{ApiBody, BodyError};
 pub use patience::Patience;
+use streams::Streams;
 use tls::TlsReloader;
 
 /// The control plane's entry: it answers whatever is not a call.
@@ -94,6 +96,7 @@ impl Server {
                 control: Handle::current(),
                 tls: tls.clone(),
                 settings: settings.clone(),
+                streams: Streams::default(),
             });
             let stopping = stopping.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

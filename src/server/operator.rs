@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -63,7 +63,7 @@ where
             Ok::<_, Infallible>(answer)
         }
     });
-    let builder = super::worker::builder(settings);
+    let builder = super::worker::builder(TokioExecutor::new(), settings);
     if let Err(error) = builder.serve_connection(io, service).await {
         tracing::debug!(peer = %peer.address, %error, "operator connection ended");
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::patience::{Activity, Patient};
+use super::streams::Streams;
 use super::tls::TlsReloader;
 use super::{Api, Peer, Settings};
 use crate::proxy::{self, BodyUnread, Cut, Worker};
@@ -41,6 +42,7 @@ pub(super) struct Station {
     pub(super) control: Handle,
     pub(super) tls: Option<Arc<TlsReloader>>,
     pub(super) settings: Settings,
+    pub(super) streams: Streams,
 }
 
 /// Serves connections until told to stop, then lets calls end for as long as the drain may take.
@@ -69,6 +71,7 @@ pub(super) async fn run(
         open.spawn(serve(Arc::clone(&station), late, told.clone()));
     }
     drain(&station, &mut open).await;
+    station.streams.end().await;
     journal.shutdown();
     let _ = flusher.await;
 }
@@ -124,7 +127,7 @@ where
             Ok::<_, Infallible>(answer.map(|body| Body::new(body, busy)))
         }
     });
-    let builder = builder(&station.settings);
+    let builder = builder(station.streams.clone(), &station.settings);
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let ended = tokio::select! {
         biased;
@@ -159,8 +162,8 @@ async fn answer(station: &Station, peer: Peer, request: Request<Incoming>) -> Re
     }
 }
 
-pub(super) fn builder(settings: &Settings) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+pub(super) fn builder<E>(streams: E, settings: &Settings) -> auto::Builder<E> {
+    let mut builder = auto::Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -12,12 +12,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use trust_gateway::clock::Clock;
+
+use crate::support::agent::Agent;
 use crate::support::client::Answer;
 use crate::support::gateway::TestGateway;
-use crate::support::rpc;
+use crate::support::{rpc, within};
 
 /// A body that never says beforehand which of its frames is the last, and breaks down where it is told to.
 struct Frames(std::vec::IntoIter<Option<Frame<Bytes>>>);
@@ -139,4 +142,46 @@ async fn trailers_reach_an_http2_caller_without_what_only_the_gateway_may_say() 
     assert_eq!(gateway.rows_of(&target).await[0]["outcome"], "completed");
     gateway.stop().await;
     agent.abort();
+}
+
+/// A body that begins and never ends.
+struct Unfinished(bool);
+
+impl http_body::Body for Unfinished {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if std::mem::replace(&mut self.0, false) {
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"{\"jsonrpc\"")))));
+        }
+        Poll::Pending
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_still_being_sent_when_the_gateway_stops_has_its_row() {
+    let gateway = TestGateway::with(Clock::system(), |config| {
+        config.server.drain_timeout = std::time::Duration::from_millis(100);
+    })
+    .await;
+    let agent = Agent::echo().await;
+    let target = gateway.register("echo", &agent).await;
+    let stream = TcpStream::connect(gateway.gateway.public_address()).await.expect("the gateway listens");
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.expect("the gateway speaks HTTP/2");
+    tokio::spawn(connection);
+    let request = |method: &str, body| {
+        let request = Request::builder().method(method).uri("http://gateway/api/proxy/echo");
+        request.body(Unfinished(body)).expect("a request")
+    };
+    let unfinished = tokio::spawn(sender.send_request(request("POST", true)));
+    // Frames keep their order: once this is answered, the gateway has the call before it.
+    let card = within("the card", sender.send_request(request("GET", false))).await.expect("an answer");
+    assert_eq!(card.status(), 200);
+    let gateway = gateway.restart(Clock::system(), |_| {}).await;
+    let rows = gateway.rows_of(&target).await;
+    assert!(rows.iter().any(|row| row["binding"] == "jsonrpc" && row["outcome"] == "client_gone"), "{rows:?}");
+    unfinished.abort();
+    gateway.stop().await;
 }

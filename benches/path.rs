@@ -81,7 +81,7 @@ fn directory(keys: u128) -> Directory {
     let second = Duration::from_secs(1);
     let defaults = Defaults {
         public_url: "http://127.0.0.1:8080".to_owned(),
-        allow_networks: Vec::new(),
+        allow_networks: Arc::default(),
         connect_timeout: second,
         timeouts: Timeouts { first_byte: second, read_first_byte: second, idle: second },
         max_in_flight: 1024,

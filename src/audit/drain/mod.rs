@@ -40,8 +40,9 @@ pub use recover::Recovered;
 
 /// Held by the process that drains.
 const LOCK_FILE: &str = "drain.lock";
-/// How long writes are gathered before they are read.
-const GATHER: Duration = Duration::from_millis(4);
+/// How long writes are gathered before they are read. Each commit writes the last pages of every index anew, so few rows per
+/// commit cost several times as much as many; who wants to see rows at once asks with [`DrainHandle::flush`].
+const GATHER: Duration = Duration::from_millis(if cfg!(test) { 4 } else { 100 });
 /// The most rows of a commit.
 const BATCH_ROWS: usize = if cfg!(test) { 16 } else { 4096 };
 /// The first and the longest pause after a failure.

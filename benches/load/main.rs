@@ -4,7 +4,8 @@
 //! their own that share this machine, so calls per second say little; processor time of the gateway's process per call (user and
 //! system, all threads, until every call is a row) is steady as a ratio within one run. What it is a ratio to: nginx, where it is
 //! installed, set up to check a key, hold a rate and write a line of JSON for each call; and `--against PATH`, another build of the
-//! gateway. They take turns, round by round; ratios are medians of rounds. `--only WORD` picks scenarios by name.
+//! gateway. They take turns, round by round; ratios are medians of rounds, the extremes behind them. What a
+//! build differs from itself by (name it with `--against` as well) is noise. `--only WORD` picks scenarios by name.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

@@ -1,6 +1,6 @@
 //! What a call costs: the whole gateway as it is delivered, with real sockets, its journal and its database.
 //!
-//! `cargo bench --bench load` takes about two minutes, `-- --quick` half a minute. Callers, gateway and agent are processes of
+//! `cargo bench --bench load` takes a minute or two, `-- --quick` ten seconds and is rough. Callers, gateway and agent are processes of
 //! their own that share this machine, so calls per second say little; processor time of the gateway's process per call (user and
 //! system, all threads, until every call is a row) is steady as a ratio within one run. What it is a ratio to: nginx, where it is
 //! installed, set up to check a key, hold a rate and write a line of JSON for each call; and `--against PATH`, another build of the

@@ -93,7 +93,11 @@ fn run(asked: &Asked) -> Fallible<()> {
         table::print(scenario, &results);
         incomplete.extend(results.into_iter().filter(|result| !result.complete()).map(|result| result.name));
     }
-    if incomplete.is_empty() { Ok(()) } else { Err(format!("rows are missing: {}", incomplete.join(", ")).into()) }
+    if incomplete.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("calls sent and rows differ: {}", incomplete.join(", ")).into())
+    }
 }
 
 /// A call of `size` bytes.

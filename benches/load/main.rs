@@ -1,10 +1,12 @@
 //! What a call costs: the whole gateway as it is delivered, with real sockets, its journal and its database.
 //!
-//! `cargo bench --bench load` takes about two minutes, `-- --quick` half a minute. Callers, gateway and agent are processes of
-//! their own that share this machine, so calls per second say little; processor time of the gateway's process per call (user and
-//! system, all threads, until every call is a row) is steady as a ratio within one run. What it is a ratio to: nginx, where it is
-//! installed, set up to check a key, hold a rate and write a line of JSON for each call; and `--against PATH`, another build of the
-//! gateway. They take turns, round by round; ratios are medians of rounds. `--only WORD` picks scenarios by name.
+//! `cargo bench --bench load` takes a minute or two, `-- --quick` ten seconds and is rough. Callers, gateway and agent are
+//! processes of their own that share this machine, so calls per second say little; what counts is processor time of the gateway's
+//! process per call: user and system, all threads, until every call is a row. It is compared with nginx, where that is installed,
+//! set up to check a key, hold a rate and write a line of JSON for each call; and with `--against PATH`, another build of the
+//! gateway. They take turns, round by round; ratios are medians of rounds, with the extremes behind them, since other work on the
+//! machine moves them. What a build differs from itself by (name it with `--against` as well) is noise. `--only WORD` picks
+//! scenarios by name.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -91,7 +93,11 @@ fn run(asked: &Asked) -> Fallible<()> {
         table::print(scenario, &results);
         incomplete.extend(results.into_iter().filter(|result| !result.complete()).map(|result| result.name));
     }
-    if incomplete.is_empty() { Ok(()) } else { Err(format!("rows are missing: {}", incomplete.join(", ")).into()) }
+    if incomplete.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("calls sent and rows differ: {}", incomplete.join(", ")).into())
+    }
 }
 
 /// A call of `size` bytes.

@@ -1,4 +1,4 @@
-//! The results as a table, one per scenario.
+//! The results as a table, one per scenario, with the spread of the rounds beside the ratio.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ pub(crate) fn print(scenario: &Scenario, outcomes: &[Outcome]) {
     let unit = scenario.unit();
     println!("\n{}", scenario.name());
     println!(
-        "{:<28} {:>9} {:>9} {:>9} {:>14} {:>7} {:>9} {:>11} {:>17}",
+        "{:<28} {:>9} {:>9} {:>9} {:>14} {:>17} {:>9} {:>11} {:>17}",
         "",
         format!("{unit}s/s"),
         "p50 ms",
         "p99 ms",
         format!("CPU-µs/{unit}"),
-        "ratio",
+        "ratio (rounds)",
         "RSS MiB",
         "KiB/stream",
         "rows / calls"
@@ -23,15 +23,15 @@ pub(crate) fn print(scenario: &Scenario, outcomes: &[Outcome]) {
     let Some(base) = outcomes.last() else { return };
     for outcome in outcomes {
         let rounds: Vec<&Round> = counted(outcome).collect();
-        let ratios = rounds.iter().zip(counted(base)).map(|(own, base)| micros(own) / micros(base)).collect();
+        let ratios: Vec<f64> = rounds.iter().zip(counted(base)).map(|(own, base)| micros(own) / micros(base)).collect();
         println!(
-            "{:<28} {:>9.0} {:>9} {:>9} {:>14.1} {:>7.2} {:>9.1} {:>11} {:>17}",
+            "{:<28} {:>9.0} {:>9} {:>9} {:>14.1} {:>17} {:>9.1} {:>11} {:>17}",
             outcome.name,
             median(rounds.iter().map(|round| round.units as f64 / round.wall.as_secs_f64()).collect()),
             quantile(&rounds, 0.5),
             quantile(&rounds, 0.99),
             median(rounds.iter().map(|round| micros(round)).collect()),
-            median(ratios),
+            spread(ratios),
             outcome.rss as f64 / 1024.0,
             stream_kib(outcome),
             match outcome.rows {
@@ -54,6 +54,13 @@ fn micros(round: &Round) -> f64 {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The median, and between what the rounds were: a difference smaller than that is none.
+fn spread(ratios: Vec<f64>) -> String {
+    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = ratios.iter().copied().fold(0.0, f64::max);
+    format!("{:.2} ({least:.2}-{most:.2})", median(ratios))
 }
 
 fn quantile(rounds: &[&Round], q: f64) -> String {

@@ -194,18 +194,6 @@ impl Live {
             tap.cut(cut);
         }
     }
-
-    /// How many calls are being forwarded.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether none is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// A call's place among the live ones.

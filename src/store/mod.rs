@@ -63,7 +63,9 @@ impl Store {
             )
             .await?;
         migrate::run(&writer).await?;
-        let reader = SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true)).await?;
+        // Readers page through rows: a large cache each would only cost memory.
+        let options = options.read_only(true).pragma("cache_size", "-8192");
+        let reader = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
         Ok(Self { writer, reader })
     }
 

@@ -322,3 +322,39 @@ fn when_a_sync_fails_what_was_written_and_gathered_meanwhile_fails_with_it() {
         assert_eq!(fresh.intent_written().await, Ok(()));
     });
 }
+
+#[test]
+#[expect(clippy::await_holding_lock, reason = "the disk hangs as long as it is held")]
+fn a_worker_goes_on_while_the_disk_hangs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = Clock::manual(Timestamp(5));
+    let journal = journal(dir.path(), Durability::Disk, 1 << 16, &clock);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        let worker = journal.worker(0);
+        let flusher = tokio::spawn(std::sync::Arc::clone(&worker).run_flusher());
+        let gate = journal.faults().gate.lock().expect("the gate");
+        let begun = journal.faults().begun.load(Ordering::SeqCst);
+        let first = worker.open(intent(1), 0).expect("open");
+        // The only thread of this runtime is the worker's: were it held by the sync, none of this would be reached.
+        while journal.faults().begun.load(Ordering::SeqCst) == begun {
+            tokio::task::yield_now().await;
+        }
+        let later: Vec<_> = (2..50).map(|n| worker.open(intent(n), 0).expect("open")).collect();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let waiting = std::iter::once(&first).chain(&later);
+        assert!(
+            waiting.clone().all(|record| record.intent_written().now().is_none()),
+            "nothing counts before its sync"
+        );
+        drop(gate);
+        for record in waiting {
+            let written = tokio::time::timeout(Duration::from_secs(30), record.intent_written()).await;
+            assert_eq!(written, Ok(Ok(())));
+        }
+        worker.shutdown();
+        flusher.await.expect("the flusher ends");
+    });
+}

@@ -4,8 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
@@ -40,6 +39,8 @@ pub(super) struct Order<'a> {
     pub(super) settings: &'a Settings,
     pub(super) body: Bytes,
     pub(super) headroom: Headroom,
+    /// Begins a trace, where the caller has not.
+    pub(super) traceparent: Option<HeaderValue>,
 }
 
 /// How an attempt ended that brought no answer.
@@ -106,8 +107,8 @@ impl Worker {
             let accept = if order.intent.operation.streams() { "text/event-stream" } else { "application/json" };
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         }
-        if order.intent.trace_id.is_none() {
-            headers.insert("traceparent", headers::begin_trace().0);
+        if let Some(begun) = &order.traceparent {
+            headers.insert("traceparent", begun.clone());
         }
         if order.target.pass_authorization
             && let Some(own) = order.head.headers.get(AGENT_AUTHORIZATION)
@@ -161,7 +162,7 @@ impl Worker {
             // It stood beside `Transfer-Encoding` and was never true (RFC 9112 section 6.3): the caller must not count on it.
             parts.headers.remove(header::CONTENT_LENGTH);
         }
-        self.sign_answer(&mut parts.headers, order, open.elapsed_ms());
+        self.mark_answer(&mut parts.headers, order, open.elapsed_ms());
         tap.attach(body);
         let idle: Duration = order.target.timeouts.idle;
         let body = match Box::new(Answer::new(open, notice, length, idle, farewell)).settle().await {
@@ -174,7 +175,7 @@ impl Worker {
         response
     }
 
-    fn sign_answer(&self, headers: &mut HeaderMap, order: &Order<'_>, elapsed_ms: u32) {
+    fn mark_answer(&self, headers: &mut HeaderMap, order: &Order<'_>, elapsed_ms: u32) {
         if let Ok(id) = HeaderValue::try_from(order.intent.request_id.hyphenated().to_string()) {
             headers.insert("x-openagora-request-id", id);
         }

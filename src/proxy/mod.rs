@@ -212,6 +212,13 @@ impl Worker {
         // 7. Admit: after this the caller has paid.
         let permit = self.admit(call, &caller, &standing, &target)?;
 
+        // A trace that begins here is found by its row, as one that the caller began.
+        let traceparent = call.intent.trace_id.is_none().then(|| {
+            let (traceparent, trace_id) = headers::begin_trace();
+            call.intent.trace_id = Some(trace_id);
+            traceparent
+        });
+
         // 8. Open the record. Nothing is forwarded before its intent is in the journal.
         let headroom = permit.headroom();
         let (mut open, written) = call.open(permit)?;
@@ -238,6 +245,7 @@ impl Worker {
             settings,
             body: bytes.clone(),
             headroom,
+            traceparent,
         };
         Ok(self.forward(open, order).await)
     }

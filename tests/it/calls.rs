@@ -63,6 +63,8 @@ async fn a_call_reaches_the_agent_unchanged_and_becomes_a_row() {
         assert_eq!(row[column], expected, "{column} in {row}");
     }
     assert_eq!(row["id"].as_str(), answer.header("x-openagora-request-id"));
+    let traceparent = calls[0].header("traceparent").expect("a trace begins at the gateway");
+    assert_eq!(row["trace_id"].as_str(), traceparent.split('-').nth(1), "and its row is found by it");
     gateway.stop().await;
 }
 

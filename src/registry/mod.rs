@@ -180,6 +180,7 @@ impl Registry {
             subject: subject.to_string(),
             before: before.map(|value| value.to_string()),
             after: after.map(|value| value.to_string()),
+            reason: None,
         }
     }
 }

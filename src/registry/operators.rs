@@ -65,6 +65,7 @@ pub async fn ensure_first(store: &Store, clock: &Clock, file: &Path) -> Result<O
         subject: operator.id.to_string(),
         before: None,
         after: Some(json!({"name": name, "role": "admin"}).to_string()),
+        reason: None,
     };
     let made = store.add_first_admin(&operator, &event).await.map_err(FirstOperatorError::Store)?;
     Ok(made.then_some(token.text))

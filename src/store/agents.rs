@@ -4,7 +4,9 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite, Transaction, query::Query};
 use uuid::Uuid;
 
-use super::rows::{AdminEvent, AdminState, AgentRow, AgentTimeouts, DirectoryRows, HealthStatus, KeyRow, PushMode};
+use super::rows::{
+    AdminEvent, AdminState, AgentRow, AgentTimeouts, DirectoryRows, HealthStatus, HeldCard, KeyRow, PushMode,
+};
 use super::{Store, StoreError, columns, connections, events, keys};
 use crate::clock::Timestamp;
 
@@ -53,15 +55,27 @@ fn read(row: &SqliteRow) -> Result<AgentRow, StoreError> {
             idle_ms: columns::optional_u32(row, "idle_ms")?,
         },
         signing_secret: row.try_get("signing_secret")?,
+        next_signing_secret: row
+            .try_get::<Option<Vec<u8>>, _>("next_signing_secret")?
+            .zip(columns::optional_time(row, "next_signing_secret_from")?),
         upstream_credential: row.try_get("upstream_credential")?,
         card_json: row.try_get("card")?,
         card_fetched_at: columns::optional_time(row, "card_fetched_at")?,
+        held_card: held_card(row)?,
+        health_interval_s: columns::optional_u32(row, "health_interval_s")?,
         health: columns::word(row, "health", HealthStatus::from_word)?,
         health_reason: columns::optional_text(row, "health_reason")?,
         health_checked_at: columns::optional_time(row, "health_checked_at")?,
         created_at: columns::time(row, "created_at")?,
         updated_at: columns::time(row, "updated_at")?,
     })
+}
+
+fn held_card(row: &SqliteRow) -> Result<Option<HeldCard>, StoreError> {
+    let json: Option<Vec<u8>> = row.try_get("held_card")?;
+    let at = columns::optional_time(row, "held_card_at")?;
+    let reason = columns::optional_text(row, "held_card_reason")?.unwrap_or_default();
+    Ok(json.zip(at).map(|(json, at)| HeldCard { json, at, reason }))
 }
 
 /// Names, ids and tags of the skills in lower case, each between newlines: what a search for a skill is held against.
@@ -130,15 +144,22 @@ fn bind(query: SqliteQuery, row: &AgentRow) -> SqliteQuery {
         .bind(columns::time_text(row.health_checked_at))
         .bind(row.created_at.to_string())
         .bind(row.updated_at.to_string())
+        .bind(row.health_interval_s.map(i64::from))
+        .bind(row.held_card.as_ref().map(|held| held.json.clone()))
+        .bind(columns::time_text(row.held_card.as_ref().map(|held| held.at)))
+        .bind(row.held_card.as_ref().map(|held| held.reason.clone()))
+        .bind(row.next_signing_secret.as_ref().map(|(secret, _)| secret.clone()))
+        .bind(columns::time_text(row.next_signing_secret.as_ref().map(|(_, from)| *from)))
 }
 
 const INSERT: &str = "INSERT INTO agents (id, slug, name, description, provider, avatar_url, endpoint_url, endpoint_key, \
     card_url, subpaths, capabilities, skills, skill_terms, search_text, payment, state, listed, auto_accept_connections, \
     registered_by_operator, push, pass_authorization, sign_large_bodies, http2, max_in_flight, connect_ms, first_byte_ms, \
     read_first_byte_ms, idle_ms, signing_secret, upstream_credential, card, card_fetched_at, health, health_reason, \
-    health_checked_at, created_at, updated_at) \
+    health_checked_at, created_at, updated_at, health_interval_s, held_card, held_card_at, held_card_reason, \
+    next_signing_secret, next_signing_secret_from) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
-    $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37)";
+    $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43)";
 
 const UPDATE: &str = "UPDATE agents SET slug = $2, name = $3, description = $4, provider = $5, avatar_url = $6, \
     endpoint_url = $7, endpoint_key = $8, card_url = $9, subpaths = $10, capabilities = $11, skills = $12, \
@@ -146,7 +167,9 @@ const UPDATE: &str = "UPDATE agents SET slug = $2, name = $3, description = $4, 
     registered_by_operator = $19, push = $20, pass_authorization = $21, sign_large_bodies = $22, http2 = $23, \
     max_in_flight = $24, connect_ms = $25, first_byte_ms = $26, read_first_byte_ms = $27, idle_ms = $28, \
     signing_secret = $29, upstream_credential = $30, card = $31, card_fetched_at = $32, health = $33, \
-    health_reason = $34, health_checked_at = $35, created_at = $36, updated_at = $37 WHERE id = $1";
+    health_reason = $34, health_checked_at = $35, created_at = $36, updated_at = $37, \
+    health_interval_s = $38, held_card = $39, held_card_at = $40, held_card_reason = $41, next_signing_secret = $42, \
+    next_signing_secret_from = $43 WHERE id = $1";
 
 async fn claim_slug(tx: &mut Transaction<'static, Sqlite>, slug: &str, agent: Uuid) -> Result<(), StoreError> {
     // An agent may go back to a slug it had.
@@ -237,7 +260,8 @@ impl Store {
     pub async fn delete_agent(&self, id: Uuid, at: Timestamp, event: &AdminEvent) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
-            "UPDATE agents SET state = 'deleted', signing_secret = x'', upstream_credential = NULL, card = NULL, \
+            "UPDATE agents SET state = 'deleted', signing_secret = x'', next_signing_secret = NULL, \
+             next_signing_secret_from = NULL, upstream_credential = NULL, card = NULL, held_card = NULL, \
              updated_at = $2 WHERE id = $1 AND state <> 'deleted'",
         )
         .bind(id.to_string())

@@ -68,6 +68,9 @@ pub(crate) fn agent(slug: &str) -> AgentRow {
         upstream_credential: None,
         card_json: None,
         card_fetched_at: None,
+        held_card: None,
+        health_interval_s: None,
+        next_signing_secret: None,
         health: HealthStatus::Unknown,
         health_reason: None,
         health_checked_at: None,
@@ -99,6 +102,7 @@ pub(crate) fn event(action: &str, subject: Uuid) -> AdminEvent {
         subject: subject.to_string(),
         before: None,
         after: None,
+        reason: None,
     }
 }
 

@@ -9,7 +9,8 @@ use super::{Store, StoreError, columns};
 /// Writes the event of a change, in the change's own transaction.
 pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, event: &AdminEvent) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO admin_events (id, at, actor, action, subject, before, after) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO admin_events (id, at, actor, action, subject, before, after, reason) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(event.id.to_string())
     .bind(event.at.to_string())
@@ -18,6 +19,7 @@ pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, event: &AdminEv
     .bind(event.subject.clone())
     .bind(event.before.clone())
     .bind(event.after.clone())
+    .bind(event.reason.clone())
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -32,6 +34,7 @@ fn read(row: &SqliteRow) -> Result<AdminEvent, StoreError> {
         subject: columns::text(row, "subject")?,
         before: columns::optional_text(row, "before")?,
         after: columns::optional_text(row, "after")?,
+        reason: columns::optional_text(row, "reason")?,
     })
 }
 

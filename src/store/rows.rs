@@ -105,12 +105,18 @@ pub struct AgentRow {
     pub timeouts: AgentTimeouts,
     /// Encrypted: the key its identity signatures are made with.
     pub signing_secret: Vec<u8>,
+    /// The signing secret that takes over, encrypted, and from when on.
+    pub next_signing_secret: Option<(Vec<u8>, Timestamp)>,
     /// Encrypted: `header-name: value` that the gateway sends to the agent; `None`: nothing.
     pub upstream_credential: Option<Vec<u8>>,
     /// The agent's own card as last fetched, bytes as received.
     pub card_json: Option<Vec<u8>>,
     /// When that card was fetched.
     pub card_fetched_at: Option<Timestamp>,
+    /// A changed card that is not served until an admin has accepted it.
+    pub held_card: Option<HeldCard>,
+    /// Seconds between two probes; `None`: the configured default.
+    pub health_interval_s: Option<u32>,
     /// What probes say.
     pub health: HealthStatus,
     /// Why.
@@ -121,6 +127,17 @@ pub struct AgentRow {
     pub created_at: Timestamp,
     /// When its registration last changed (not its health).
     pub updated_at: Timestamp,
+}
+
+/// A card that an agent showed and that differs from the one served in a way an admin has to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldCard {
+    /// Bytes as received.
+    pub json: Vec<u8>,
+    /// When it was first seen.
+    pub at: Timestamp,
+    /// What about it was held.
+    pub reason: String,
 }
 
 /// An API key of an agent. The key itself is not stored.
@@ -248,6 +265,8 @@ pub struct AdminEvent {
     pub before: Option<String>,
     /// What it became, likewise.
     pub after: Option<String>,
+    /// Why, as whoever made the change said.
+    pub reason: Option<String>,
 }
 
 /// Everything calls are decided from, read in one transaction.

@@ -9,6 +9,7 @@ use super::StoreError;
 const SQLITE: &[(i64, &str, &str)] = &[
     (1, "registry", include_str!("../../migrations/sqlite/0001_registry.sql")),
     (2, "calls", include_str!("../../migrations/sqlite/0002_calls.sql")),
+    (3, "control", include_str!("../../migrations/sqlite/0003_control.sql")),
 ];
 
 /// Applies what is missing.

@@ -1,7 +1,7 @@
 //! Keeping the snapshot true: rebuilt from the database after each change, and open calls held against it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -21,8 +21,10 @@ pub(super) struct World {
     workers: Vec<Arc<Worker>>,
     /// The database has changes that the snapshot has not.
     behind: AtomicBool,
-    /// One rebuild at a time: a slow one must not overwrite a later one.
-    turn: Mutex<()>,
+    /// How many rebuilds were asked for so far.
+    asked: AtomicU64,
+    /// One rebuild at a time: a slow one must not overwrite a later one. Holds how many of those asked for are answered.
+    answered: Mutex<u64>,
 }
 
 impl World {
@@ -33,7 +35,8 @@ impl World {
         workers: Vec<Arc<Worker>>,
     ) -> Self {
         let builder = ArcSwap::from_pointee(builder);
-        Self { store, builder, directory, workers, behind: AtomicBool::new(false), turn: Mutex::default() }
+        let (asked, answered) = (AtomicU64::new(0), Mutex::new(0));
+        Self { store, builder, directory, workers, behind: AtomicBool::new(false), asked, answered }
     }
 
     /// What new snapshots are built with from now on.
@@ -41,9 +44,16 @@ impl World {
         self.builder.store(Arc::new(builder));
     }
 
-    /// Reads the database and puts a new snapshot in force; ends open calls it no longer allows.
+    /// Reads the database and puts a new snapshot in force; ends open calls it no longer allows. Those that ask while one
+    /// is being built share the next: a thousand changes at once are a few snapshots.
     pub(super) async fn rebuild(&self) {
-        let _turn = self.turn.lock().await;
+        let mine = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut answered = self.answered.lock().await;
+        if *answered >= mine {
+            return;
+        }
+        // Whoever has asked by now wrote its change before: what is read below has it.
+        let all = self.asked.load(Ordering::SeqCst);
         let rows = match self.store.directory_rows().await {
             Ok(rows) => rows,
             Err(error) => {
@@ -58,6 +68,7 @@ impl World {
         for worker in &self.workers {
             worker.live().cut_where(|parties| proxy::taken_back(&next, parties));
         }
+        *answered = all;
     }
 
     /// Rebuilds once more what could not be rebuilt: a key that was taken back must not go on opening doors.
@@ -129,6 +140,34 @@ mod tests {
                 anonymous_allowed: true,
             },
         }
+    }
+
+    #[tokio::test]
+    async fn changes_made_while_a_snapshot_is_built_share_the_next() {
+        let bench = Bench::new().await;
+        let directory: directory::Current = Arc::default();
+        let world = Arc::new(World::new(bench.store.clone(), builder(&bench), Arc::clone(&directory), Vec::new()));
+        let held = world.answered.lock().await;
+        let asking: Vec<_> = (0..100)
+            .map(|_| {
+                let world = Arc::clone(&world);
+                // What is in force when a wish is answered.
+                tokio::spawn(async move {
+                    world.rebuild().await;
+                    Arc::as_ptr(&world.directory.load_full()) as usize
+                })
+            })
+            .collect();
+        while world.asked.load(Ordering::SeqCst) < 100 {
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        let before = Arc::as_ptr(&directory.load_full()) as usize;
+        let mut seen = std::collections::HashSet::new();
+        for wish in asking {
+            seen.insert(wish.await.expect("answered"));
+        }
+        assert!(seen.len() == 1 && !seen.contains(&before), "{} snapshots", seen.len());
     }
 
     #[tokio::test]

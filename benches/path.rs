@@ -135,7 +135,7 @@ fn directory(keys: u128) -> Directory {
             created_at: Timestamp(0),
         })
         .collect();
-    let rows = DirectoryRows { agents: vec![agent], slug_aliases: Vec::new(), keys, connections: Vec::new() };
+    let rows = DirectoryRows { agents: vec![agent], keys, ..DirectoryRows::default() };
     Builder { vault, limits, defaults }.build(rows, &Directory::default())
 }
 

@@ -1,4 +1,5 @@
-//! The snapshot calls are decided from: agents, keys and connections, immutable, swapped whole when anything changes.
+//! The snapshot calls are decided from: agents, keys and connections, immutable, swapped whole when anything changes. What did
+//! not change is shared with the snapshot before, so that one change among ten thousand agents costs little.
 //!
 //! A call loads the snapshot once and sees one state of the world from route to answer. What must outlive a snapshot (buckets,
 //! counts in flight, connections to the agent) hangs in it as shared values that the next snapshot carries over.
@@ -35,10 +36,11 @@ pub type Current = Arc<ArcSwap<Directory>>;
 #[derive(Default)]
 pub struct Directory {
     agents: Map<Uuid, Arc<Agent>>,
-    slugs: Map<Box<str>, Arc<Agent>>,
+    slugs: Map<Arc<str>, Arc<Agent>>,
     keys: Map<[u8; 32], Arc<Key>>,
     key_ids: HashSet<Uuid, RandomState>,
     connections: Map<(Uuid, Uuid), Arc<Connection>>,
+    revision: i64,
 }
 
 impl Directory {
@@ -55,6 +57,12 @@ impl Directory {
     #[must_use]
     pub fn agent(&self, id: Uuid) -> Option<&Arc<Agent>> {
         self.agents.get(&id)
+    }
+
+    /// The revision of the database it has all changes up to.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.revision
     }
 
     /// Every agent.
@@ -95,7 +103,7 @@ pub struct Agent {
     /// Immutable id.
     pub id: Uuid,
     /// The slug in use now.
-    pub slug: Box<str>,
+    pub slug: Arc<str>,
     /// The name as a header value (percent-encoded where it is not printable ASCII).
     pub name: HeaderValue,
     /// The id as a header value.

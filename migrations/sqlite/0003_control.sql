@@ -22,3 +22,69 @@ CREATE INDEX admin_events_subject ON admin_events (subject, at, id);
 
 ALTER TABLE proxy_calls ADD COLUMN limit_name TEXT;                 -- the limit that decided, or was nearest to
 ALTER TABLE proxy_calls ADD COLUMN limit_left INTEGER;              -- what was left of it after the call
+
+-- What the directory has to read again: each agent and connection with the revision of its last change. The database keeps
+-- it itself, so that whatever writes cannot forget to.
+CREATE TABLE directory_changes (
+    kind     TEXT    NOT NULL, -- agent (with its slugs and keys), connection
+    id       TEXT    NOT NULL,
+    revision INTEGER NOT NULL,
+    PRIMARY KEY (kind, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE UNIQUE INDEX directory_changes_revision ON directory_changes (revision);
+
+CREATE TRIGGER agents_added AFTER INSERT ON agents BEGIN
+    INSERT INTO directory_changes (kind, id, revision)
+    VALUES ('agent', NEW.id, (SELECT coalesce(max(revision), 0) + 1 FROM directory_changes))
+    ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;
+END;
+
+CREATE TRIGGER agents_changed AFTER UPDATE ON agents BEGIN
+    INSERT INTO directory_changes (kind, id, revision)
+    VALUES ('agent', NEW.id, (SELECT coalesce(max(revision), 0) + 1 FROM directory_changes))
+    ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;
+END;
+
+CREATE TRIGGER agent_slugs_added AFTER INSERT ON agent_slugs BEGIN
+    INSERT INTO directory_changes (kind, id, revision)
+    VALUES ('agent', NEW.agent_id, (SELECT coalesce(max(revision), 0) + 1 FROM directory_changes))
+    ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;
+END;
+
+CREATE TRIGGER agent_slugs_removed AFTER DELETE ON agent_slugs BEGIN
+    INSERT INTO directory_changes (kind, id, revision)
+    VALUES ('agent', OLD.agent_id, (SELECT coalesce(max(revision), 0) + 1 FROM directory_changes))
+    ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;
+END;
+
+CREATE TRIGGER api_keys_added AFTER INSERT ON api_keys BEGIN
+    INSERT INTO directory_changes (kind, id, revision)
+    VALUES ('agent', NEW.agent_id, (SELECT coalesce(max(revision), 0) + 1 FROM directory_changes))
+    ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;
+END;
+
+-- Not its last use: that is written for many keys at once, and nothing is decided by it.
+CREATE TRIGGER api_keys_changed AFTER UPDATE OF agent_id, digest, hint, name, expires_at, replaces, grace_ms ON api_keys BEGIN
+    INSERT INTO directory_changes (kind, id, revision)
+    VALUES ('agent', NEW.agent_id, (SELECT coalesce(max(revision), 0) + 1 FROM directory_changes))
+    ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;
+END;
+
+CREATE TRIGGER api_keys_removed AFTER DELETE ON api_keys BEGIN
+    INSERT INTO directory_changes (kind, id, revision)
+    VALUES ('agent', OLD.agent_id, (SELECT coalesce(max(revision), 0) + 1 FROM directory_changes))
+    ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;
+END;
+
+CREATE TRIGGER connections_added AFTER INSERT ON connections BEGIN
+    INSERT INTO directory_changes (kind, id, revision)
+    VALUES ('connection', NEW.id, (SELECT coalesce(max(revision), 0) + 1 FROM directory_changes))
+    ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;
+END;
+
+CREATE TRIGGER connections_changed AFTER UPDATE ON connections BEGIN
+    INSERT INTO directory_changes (kind, id, revision)
+    VALUES ('connection', NEW.id, (SELECT coalesce(max(revision), 0) + 1 FROM directory_changes))
+    ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;
+END;

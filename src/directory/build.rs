@@ -1,10 +1,12 @@
 //! From rows to a snapshot, carrying over what must outlive the one before.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use http::{HeaderName, HeaderValue, Uri};
 use tracing::warn;
 use url::Url;
@@ -16,7 +18,9 @@ use crate::limit::Limits;
 use crate::registry::credential::UpstreamCredential;
 use crate::registry::network::{AllowedNetworks, NetworkRules};
 use crate::registry::vault::{Purpose, Vault};
-use crate::store::rows::{AdminState, AgentRow, AgentTimeouts, ConnectionRow, DirectoryRows, KeyRow, PushMode};
+use crate::store::rows::{
+    AdminState, AgentRow, AgentTimeouts, ConnectionRow, DirectoryChanges, DirectoryRows, KeyRow, PushMode,
+};
 
 /// What agents get that have no setting of their own.
 #[derive(Clone, Debug)]
@@ -50,11 +54,38 @@ impl Builder {
     #[must_use]
     pub fn build(&self, rows: DirectoryRows, previous: &Directory) -> Directory {
         let mut next = Directory::default();
+        self.add(&mut next, &rows, previous);
+        next
+    }
+
+    /// The snapshot after `previous`: what changed is built anew, everything else is the same.
+    #[must_use]
+    pub fn update(&self, changes: &DirectoryChanges, previous: &Directory) -> Directory {
+        let agents: HashSet<Uuid, RandomState> = changes.agents.iter().copied().collect();
+        let connections: HashSet<Uuid, RandomState> = changes.connections.iter().copied().collect();
+        let kept = |agent: &Agent| !agents.contains(&agent.id);
+        let mut next = Directory {
+            agents: copied(&previous.agents, |agent| kept(agent)),
+            slugs: copied(&previous.slugs, |agent| kept(agent)),
+            keys: copied(&previous.keys, |key| kept(&key.agent)),
+            connections: copied(&previous.connections, |connection| !connections.contains(&connection.id)),
+            ..Directory::default()
+        };
+        self.add(&mut next, &changes.rows, previous);
+        // A connection outlives the agents it is between only until they are gone.
+        if changes.rows.agents.len() < changes.agents.len() {
+            let alive = &next.agents;
+            next.connections.retain(|(one, other), _| alive.contains_key(one) && alive.contains_key(other));
+        }
+        next
+    }
+
+    fn add(&self, next: &mut Directory, rows: &DirectoryRows, previous: &Directory) {
         for row in &rows.agents {
             match self.agent(row, previous) {
                 Ok(agent) => {
                     let agent = Arc::new(agent);
-                    next.slugs.insert(agent.slug.clone(), Arc::clone(&agent));
+                    next.slugs.insert(Arc::clone(&agent.slug), Arc::clone(&agent));
                     next.agents.insert(agent.id, agent);
                 }
                 Err(reason) => warn!(agent = %row.id, reason, "agent left out of service"),
@@ -65,12 +96,12 @@ impl Builder {
                 next.slugs.entry(slug.as_str().into()).or_insert_with(|| Arc::clone(agent));
             }
         }
-        next.keys = rows.keys.iter().filter_map(|row| key(row, &next.agents, previous)).collect();
+        next.keys.extend(rows.keys.iter().filter_map(|row| key(row, &next.agents, previous)));
         next.key_ids = next.keys.values().map(|key| key.id).collect();
         for row in &rows.connections {
             next.connections.insert(pair(row.requester_id, row.target_id), self.connection(row, previous));
         }
-        next
+        next.revision = rows.revision;
     }
 
     fn agent(&self, row: &AgentRow, previous: &Directory) -> Result<Agent, String> {
@@ -185,6 +216,16 @@ impl Builder {
     }
 }
 
+/// A copy with those that `keep` wants, in room for more.
+fn copied<K, V>(map: &Map<K, Arc<V>>, keep: impl Fn(&V) -> bool) -> Map<K, Arc<V>>
+where
+    K: Clone + Eq + std::hash::Hash,
+{
+    let mut copy = Map::with_capacity_and_hasher(map.len() + 1, RandomState::default());
+    copy.extend(map.iter().filter(|(_, value)| keep(value)).map(|(key, value)| (key.clone(), Arc::clone(value))));
+    copy
+}
+
 fn key(row: &KeyRow, agents: &Map<Uuid, Arc<Agent>>, previous: &Directory) -> Option<([u8; 32], Arc<Key>)> {
     let agent = Arc::clone(agents.get(&row.agent_id)?);
     let last_use = match previous.keys.get(&row.digest) {
@@ -228,6 +269,10 @@ fn header_text(text: &str) -> HeaderValue {
     }
     HeaderValue::try_from(out).expect("only printable ASCII is left")
 }
+
+#[cfg(test)]
+#[path = "update_tests.rs"]
+mod update_tests;
 
 #[cfg(test)]
 mod tests {

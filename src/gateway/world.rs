@@ -1,5 +1,6 @@
 //! Keeping the snapshot true: rebuilt from the database after each change, and open calls held against it.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -8,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
-use crate::directory::{self, Builder};
+use crate::directory::{self, Builder, Directory};
 use crate::proxy::{self, Worker};
 use crate::registry::Reload;
 use crate::store::Store;
@@ -23,8 +24,17 @@ pub(super) struct World {
     behind: AtomicBool,
     /// How many rebuilds were asked for so far.
     asked: AtomicU64,
-    /// One rebuild at a time: a slow one must not overwrite a later one. Holds how many of those asked for are answered.
-    answered: Mutex<u64>,
+    /// One rebuild at a time: a slow one must not overwrite a later one.
+    built: Mutex<Built>,
+}
+
+/// What the snapshot in force was built from.
+#[derive(Default)]
+struct Built {
+    /// How many of the rebuilds asked for it answers.
+    answers: u64,
+    /// By whom; with another builder nothing of it can be kept.
+    builder: Option<Arc<Builder>>,
 }
 
 impl World {
@@ -34,9 +44,8 @@ impl World {
         directory: directory::Current,
         workers: Vec<Arc<Worker>>,
     ) -> Self {
-        let builder = ArcSwap::from_pointee(builder);
-        let (asked, answered) = (AtomicU64::new(0), Mutex::new(0));
-        Self { store, builder, directory, workers, behind: AtomicBool::new(false), asked, answered }
+        let (builder, behind) = (ArcSwap::from_pointee(builder), AtomicBool::new(false));
+        Self { store, builder, directory, workers, behind, asked: AtomicU64::new(0), built: Mutex::default() }
     }
 
     /// What new snapshots are built with from now on.
@@ -44,18 +53,20 @@ impl World {
         self.builder.store(Arc::new(builder));
     }
 
-    /// Reads the database and puts a new snapshot in force; ends open calls it no longer allows. Those that ask while one
-    /// is being built share the next: a thousand changes at once are a few snapshots.
+    /// Reads what changed in the database and puts a new snapshot in force; ends open calls it no longer allows. Those that
+    /// ask while one is being built share the next: a thousand changes at once are a few snapshots.
     pub(super) async fn rebuild(&self) {
         let mine = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut answered = self.answered.lock().await;
-        if *answered >= mine {
+        let mut built = self.built.lock().await;
+        if built.answers >= mine {
             return;
         }
         // Whoever has asked by now wrote its change before: what is read below has it.
         let all = self.asked.load(Ordering::SeqCst);
-        let rows = match self.store.directory_rows().await {
-            Ok(rows) => rows,
+        let builder = self.builder.load_full();
+        let same_builder = built.builder.as_ref().is_some_and(|last| Arc::ptr_eq(last, &builder));
+        let next = match self.next(&builder, same_builder).await {
+            Ok(next) => Arc::new(next),
             Err(error) => {
                 self.behind.store(true, Ordering::Relaxed);
                 error!(%error, "the directory could not be read again: calls are decided from the one before until it can");
@@ -63,12 +74,32 @@ impl World {
             }
         };
         self.behind.store(false, Ordering::Relaxed);
-        let next = Arc::new(self.builder.load().build(rows, &self.directory.load()));
         self.directory.store(Arc::clone(&next));
         for worker in &self.workers {
             worker.live().cut_where(|parties| proxy::taken_back(&next, parties));
         }
-        *answered = all;
+        *built = Built { answers: all, builder: Some(builder) };
+    }
+
+    async fn next(
+        &self,
+        builder: &Arc<Builder>,
+        same_builder: bool,
+    ) -> Result<Directory, Box<dyn Error + Send + Sync>> {
+        let (previous, builder) = (self.directory.load_full(), Arc::clone(builder));
+        let changes = match same_builder {
+            true => self.store.directory_changes(previous.revision()).await?,
+            false => None,
+        };
+        let building = match changes {
+            Some(changes) => tokio::task::spawn_blocking(move || builder.update(&changes, &previous)),
+            None => {
+                let rows = self.store.directory_rows().await?;
+                // A large registry takes a while: not on a thread that answers.
+                tokio::task::spawn_blocking(move || builder.build(rows, &previous))
+            }
+        };
+        Ok(building.await?)
     }
 
     /// Rebuilds once more what could not be rebuilt: a key that was taken back must not go on opening doors.
@@ -147,7 +178,7 @@ mod tests {
         let bench = Bench::new().await;
         let directory: directory::Current = Arc::default();
         let world = Arc::new(World::new(bench.store.clone(), builder(&bench), Arc::clone(&directory), Vec::new()));
-        let held = world.answered.lock().await;
+        let held = world.built.lock().await;
         let asking: Vec<_> = (0..100)
             .map(|_| {
                 let world = Arc::clone(&world);

@@ -1,13 +1,11 @@
-//! Agents: rows of `agents` and `agent_slugs`, and the one read that the directory is built from.
+//! Agents: rows of `agents` and `agent_slugs`.
 
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite, Transaction, query::Query};
 use uuid::Uuid;
 
-use super::rows::{
-    AdminEvent, AdminState, AgentRow, AgentTimeouts, DirectoryRows, HealthStatus, HeldCard, KeyRow, PushMode,
-};
-use super::{Store, StoreError, columns, connections, events, keys};
+use super::rows::{AdminEvent, AdminState, AgentRow, AgentTimeouts, HealthStatus, HeldCard, KeyRow, PushMode};
+use super::{Store, StoreError, columns, events, keys};
 use crate::clock::Timestamp;
 
 /// Which agents a list shows. What is not asked for does not filter.
@@ -25,7 +23,7 @@ pub struct AgentFilter {
     pub public_only: bool,
 }
 
-fn read(row: &SqliteRow) -> Result<AgentRow, StoreError> {
+pub(super) fn read(row: &SqliteRow) -> Result<AgentRow, StoreError> {
     Ok(AgentRow {
         id: columns::id(row, "id")?,
         slug: columns::text(row, "slug")?,
@@ -409,36 +407,5 @@ impl Store {
         .execute(&self.writer)
         .await?;
         Ok(done.rows_affected() == 1)
-    }
-
-    /// Everything calls are decided from, as of one moment.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn directory_rows(&self) -> Result<DirectoryRows, StoreError> {
-        let mut tx = self.reader.begin().await?;
-        let agents = sqlx::query("SELECT * FROM agents WHERE state <> 'deleted'").fetch_all(&mut *tx).await?;
-        let aliases = sqlx::query(
-            "SELECT agent_slugs.slug, agent_slugs.agent_id FROM agent_slugs JOIN agents ON agents.id = agent_slugs.agent_id \
-             WHERE agents.state <> 'deleted' AND agents.slug <> agent_slugs.slug",
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        let all_keys = sqlx::query("SELECT * FROM api_keys").fetch_all(&mut *tx).await?;
-        let all_connections = sqlx::query(
-            "SELECT * FROM connections WHERE requester_id IN (SELECT id FROM agents WHERE state <> 'deleted') \
-             AND target_id IN (SELECT id FROM agents WHERE state <> 'deleted')",
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        Ok(DirectoryRows {
-            agents: agents.iter().map(read).collect::<Result<_, _>>()?,
-            slug_aliases: aliases
-                .iter()
-                .map(|row| Ok((columns::text(row, "slug")?, columns::id(row, "agent_id")?)))
-                .collect::<Result<_, StoreError>>()?,
-            keys: all_keys.iter().map(keys::read).collect::<Result<_, _>>()?,
-            connections: all_connections.iter().map(connections::read).collect::<Result<_, _>>()?,
-        })
     }
 }

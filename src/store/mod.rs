@@ -7,6 +7,7 @@ pub mod call_query;
 pub mod calls;
 mod columns;
 mod connections;
+mod directory;
 mod error;
 mod events;
 mod keys;

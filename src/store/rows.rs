@@ -272,6 +272,8 @@ pub struct AdminEvent {
 /// Everything calls are decided from, read in one transaction.
 #[derive(Clone, Debug, Default)]
 pub struct DirectoryRows {
+    /// Grows with every change; what is here has all up to it.
+    pub revision: i64,
     /// All but deleted ones.
     pub agents: Vec<AgentRow>,
     /// Former slugs, each with the agent it leads to.
@@ -280,6 +282,17 @@ pub struct DirectoryRows {
     pub keys: Vec<KeyRow>,
     /// All connections between them.
     pub connections: Vec<ConnectionRow>,
+}
+
+/// What changed since a revision, read in one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct DirectoryChanges {
+    /// Agents that were changed, or whose slugs or keys were; those that are not among the rows are gone.
+    pub agents: Vec<Uuid>,
+    /// Connections that were changed, likewise.
+    pub connections: Vec<Uuid>,
+    /// What they are now: agents with all their slugs and keys.
+    pub rows: DirectoryRows,
 }
 
 /// One row of `proxy_calls`, as the drain writes it and queries read it.

@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::cursor;
@@ -12,6 +13,22 @@ use super::view;
 use super::who::Asked;
 use crate::registry::Actor;
 use crate::store::call_query::{CallFilter, CallPage};
+
+/// A page of the call log.
+#[derive(Serialize, ToSchema)]
+struct CallList {
+    /// The calls, newest first.
+    calls: Vec<view::Call>,
+    /// Send it back as `next` for the next page; null: there is none.
+    next: Option<String>,
+}
+
+/// The calls that are open.
+#[derive(Serialize, ToSchema)]
+struct ActiveCalls {
+    /// Newest first.
+    calls: Vec<view::ActiveCall>,
+}
 
 /// Which calls are asked for, and which part of them. `None`: names an agent that is unknown, whose calls are none.
 async fn query(asked: &Asked) -> Result<Option<(CallFilter, CallPage)>, Problem> {
@@ -60,10 +77,28 @@ async fn query(asked: &Asked) -> Result<Option<(CallFilter, CallPage)>, Problem>
     Ok(Some((filter, page)))
 }
 
+/// The call log, newest first: all of it for operators, its own calls for an agent.
+#[utoipa::path(get, path = "/api/calls", operation_id = "list_calls", tag = "calls",
+    params(("agent" = Option<String>, Query, description = "Id or slug of caller or target"),
+        ("target" = Option<String>, Query, description = "Id or slug"),
+        ("caller" = Option<String>, Query, description = "Id or slug"),
+        ("trust_level" = Option<String>, Query, description = "`blocked`, `unverified`, `verified` or `connected`"),
+        ("outcome" = Option<String>, Query, description = "How it ended"),
+        ("decision" = Option<String>, Query, description = "Whether it was let through"),
+        ("operation" = Option<String>, Query, description = "The A2A operation"),
+        ("status" = Option<u16>, Query, description = "The HTTP status"),
+        ("since" = Option<String>, Query, description = "A time", format = DateTime),
+        ("until" = Option<String>, Query, description = "A time", format = DateTime),
+        ("request_id" = Option<uuid::Uuid>, Query, description = "One call"),
+        ("task_id" = Option<String>, Query, description = "The A2A task"),
+        ("context_id" = Option<String>, Query, description = "The A2A context"),
+        ("next" = Option<String>, Query, description = "The `next` of the page before"),
+        ("limit" = Option<u32>, Query, description = "At most 200; 50 unless said", minimum = 1)),
+    responses((status = 200, description = "A page", body = CallList)))]
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
     let Some((filter, page)) = query(&asked).await? else {
-        return Ok(Json(json!({"calls": [], "next": null})).into_response());
+        return Ok(Json(CallList { calls: Vec::new(), next: None }).into_response());
     };
     if let Some(flush) = &asked.control.drain_flush {
         flush().await;
@@ -72,14 +107,20 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     let mut rows = asked.control.store.calls(&filter, &CallPage { limit: page.limit + 1, ..page }).await?;
     let next = cursor::page(&mut rows, page.limit, |row| (row.called_at, row.id));
     readings::record(&asked, rows.len()).await?;
-    let calls: Vec<Value> = rows.iter().map(|row| view::call(row, &asked.who)).collect();
-    Ok(Json(json!({"calls": calls, "next": next})).into_response())
+    let calls = rows.iter().map(|row| view::call(row, &asked.who)).collect();
+    Ok(Json(CallList { calls, next }).into_response())
 }
 
+/// The calls that are open now.
+#[utoipa::path(get, path = "/api/calls/active", operation_id = "list_active_calls", tag = "calls",
+    params(("agent" = Option<String>, Query, description = "Id or slug of caller or target"),
+        ("target" = Option<String>, Query, description = "Id or slug"),
+        ("caller" = Option<String>, Query, description = "Id or slug")),
+    responses((status = 200, description = "What is open", body = ActiveCalls)))]
 pub(super) async fn active(asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
     let Some((query, _)) = query(&asked).await? else {
-        return Ok(Json(json!({"calls": []})).into_response());
+        return Ok(Json(ActiveCalls { calls: Vec::new() }).into_response());
     };
     let mut open = (asked.control.active_calls)();
     open.retain(|call| {
@@ -88,6 +129,6 @@ pub(super) async fn active(asked: Asked) -> Result<Response, Problem> {
         (made(query.agent) || received(query.agent)) && made(query.caller) && received(query.target)
     });
     open.sort_by_key(|call| std::cmp::Reverse((call.called_at, call.request_id)));
-    let calls: Vec<Value> = open.iter().map(|call| view::active_call(call, &asked.who)).collect();
-    Ok(Json(json!({"calls": calls})).into_response())
+    let calls = open.iter().map(|call| view::active_call(call, &asked.who)).collect();
+    Ok(Json(ActiveCalls { calls }).into_response())
 }

@@ -4,10 +4,13 @@ use axum::Json;
 use axum::extract::Path;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::Members;
+use super::forms::{ConnectionChange, ConnectionForm};
 use super::problem::Problem;
 use super::view;
 use super::who::Asked;
@@ -18,7 +21,18 @@ use crate::store::rows::{ConnectionLimits, ConnectionRow, ConnectionStatus};
 
 const ACTIONS: &str = "one of accept, decline, block, unblock, pause, resume, end";
 
-async fn shown(asked: &Asked, row: &ConnectionRow) -> Result<Value, Problem> {
+/// A page of connections.
+#[derive(Serialize, ToSchema)]
+struct ConnectionPage {
+    /// The connections of this page.
+    connections: Vec<view::Connection>,
+    /// Which page this is, from 1.
+    page: u32,
+    /// How many connections a page has.
+    limit: u32,
+}
+
+async fn shown(asked: &Asked, row: &ConnectionRow) -> Result<view::Connection, Problem> {
     let requester = asked.control.store.agent(row.requester_id).await?;
     let target = asked.control.store.agent(row.target_id).await?;
     Ok(view::connection(row, requester.as_ref(), target.as_ref()))
@@ -92,6 +106,12 @@ fn period(limits: &Members) -> Result<Option<u64>, Problem> {
     }
 }
 
+/// Asks an agent for a connection, or blocks it.
+#[utoipa::path(post, path = "/api/connections", operation_id = "create_connection", tag = "connections",
+    request_body = ConnectionForm,
+    responses((status = 201, description = "Asked for", body = view::NewConnection),
+        (status = 404, description = "There is no such agent"),
+        (status = 409, description = "There is a connection between the two already")))]
 pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
     let members = asked.members()?;
@@ -122,11 +142,20 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
         terms: terms(&members)?,
     };
     let row = asked.control.registry.request_connection(&asked.who, wish).await?;
-    let mut body = shown(&asked, &row).await?;
-    body["auto_accepted"] = json!(row.status == ConnectionStatus::Connected && at_once.is_none());
+    let auto_accepted = row.status == ConnectionStatus::Connected && at_once.is_none();
+    let body = view::NewConnection { connection: shown(&asked, &row).await?, auto_accepted };
     Ok((StatusCode::CREATED, Json(body)).into_response())
 }
 
+/// The connections of an agent, or all of them for operators.
+#[utoipa::path(get, path = "/api/connections", operation_id = "list_connections", tag = "connections",
+    params(("agent_id" = Option<String>, Query, description = "Id or slug of either side"),
+        ("status" = Option<String>, Query,
+            description = "`open` (unless said), `all`, `blocked`, `pending`, `connected`, `declined`, `paused` or `ended`"),
+        ("page" = Option<u32>, Query, description = "From 1", minimum = 1),
+        ("limit" = Option<u32>, Query, description = "At most 500; 100 unless said", minimum = 1)),
+    responses((status = 200, description = "A page", body = ConnectionPage),
+        (status = 404, description = "There is no such agent")))]
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     let named = asked.parameters.text(&["agent_id"]);
     let agent = match (asked.known()?, named) {
@@ -148,14 +177,23 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     for row in &rows {
         connections.push(shown(&asked, row).await?);
     }
-    Ok(Json(json!({"connections": connections, "page": page, "limit": limit})).into_response())
+    Ok(Json(ConnectionPage { connections, page, limit }).into_response())
 }
 
+/// One connection, for its two sides and operators.
+#[utoipa::path(get, path = "/api/connections/{id}", operation_id = "show_connection", tag = "connections",
+    params(("id" = String, Path, description = "The connection's id")),
+    responses((status = 200, description = "The connection", body = view::Connection)))]
 pub(super) async fn show(Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {
     let row = visible(&asked, &id).await?;
     Ok(Json(shown(&asked, &row).await?).into_response())
 }
 
+/// Answers, rests, resumes, blocks, limits or ends a connection.
+#[utoipa::path(method(put, patch), path = "/api/connections/{id}", operation_id = "update_connection",
+    tag = "connections", params(("id" = String, Path, description = "The connection's id")), request_body = ConnectionChange,
+    responses((status = 200, description = "The connection as it is now", body = view::Connection),
+        (status = 409, description = "It cannot be done to a connection in this state")))]
 pub(super) async fn update(Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {
     let row = visible(&asked, &id).await?;
     let members = asked.members()?;
@@ -172,6 +210,11 @@ pub(super) async fn update(Path(id): Path<String>, asked: Asked) -> Result<Respo
     Ok(Json(shown(&asked, &row).await?).into_response())
 }
 
+/// Ends a connection.
+#[utoipa::path(delete, path = "/api/connections/{id}", operation_id = "end_connection", tag = "connections",
+    params(("id" = String, Path, description = "The connection's id")),
+    responses((status = 204, description = "Over"),
+        (status = 409, description = "It cannot be ended in this state")))]
 pub(super) async fn end(Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {
     let row = visible(&asked, &id).await?;
     asked.control.registry.change_connection(&asked.who, row.id, Some(Action::End), None, Terms::default()).await?;

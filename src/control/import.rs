@@ -7,7 +7,9 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::agent_form;
@@ -25,6 +27,63 @@ pub(super) const EXPORT_MAX: usize = 64 * 1024 * 1024;
 /// Where it is sent to.
 pub(super) const PATH: &str = "/api/import/openagora";
 
+/// What an import does or did.
+#[derive(Serialize, ToSchema)]
+struct ImportReport {
+    /// Whether nothing was changed.
+    dry_run: bool,
+    /// Agents.
+    agents: ImportCounts,
+    /// Keys.
+    keys: ImportCounts,
+    /// Connections.
+    connections: ImportCounts,
+    /// What does not come over, or not as it was, and why.
+    problems: Vec<ImportProblem>,
+    /// What remains to be done.
+    note: &'static str,
+}
+
+/// Rows of one kind.
+#[derive(Serialize, ToSchema)]
+struct ImportCounts {
+    /// Come over.
+    new: usize,
+    /// Are here already.
+    unchanged: usize,
+    /// Stay behind.
+    left_out: usize,
+}
+
+/// A row that does not come over, or not as it was.
+#[derive(Serialize, ToSchema)]
+struct ImportProblem {
+    /// Which, such as `agents[3] (slug)`.
+    row: String,
+    /// Why.
+    problem: String,
+}
+
+/// An export of OpenAgora's tables.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes, nobody makes one")]
+struct ImportForm {
+    /// Rows of `agents`.
+    agents: Option<Vec<Value>>,
+    /// Rows of `agent_skills`, where they were exported apart.
+    agent_skills: Option<Vec<Value>>,
+    /// Rows of `api_keys`.
+    api_keys: Option<Vec<Value>>,
+    /// Rows of `connections`.
+    connections: Option<Vec<Value>>,
+}
+
+/// Takes over an OpenAgora registry: unless `dry_run=false` is sent, only says what would happen. All or nothing, and
+/// a second time changes nothing.
+#[utoipa::path(post, path = "/api/import/openagora", operation_id = "import_openagora", tag = "import",
+    params(("dry_run" = Option<bool>, Query, description = "true unless said")), request_body = ImportForm,
+    responses((status = 200, description = "What happens or happened", body = ImportReport),
+        (status = 409, description = "Something was changed meanwhile: try again")))]
 pub(super) async fn openagora(asked: Asked) -> Result<Response, Problem> {
     let wanted = |text: &str| match text {
         "true" => Some(true),
@@ -38,16 +97,16 @@ pub(super) async fn openagora(asked: Asked) -> Result<Response, Problem> {
         asked.control.registry.apply_import(&asked.who, &plan).await?;
     }
     let counts =
-        |counts: Counts| json!({"new": counts.new, "unchanged": counts.unchanged, "left_out": counts.left_out});
-    let problems = plan.problems.iter().map(|problem| json!({"row": problem.row, "problem": problem.problem}));
-    Ok(Json(json!({
-        "dry_run": dry_run,
-        "agents": counts(plan.agents),
-        "keys": counts(plan.keys),
-        "connections": counts(plan.connections),
-        "problems": problems.collect::<Vec<Value>>(),
-        "note": "Keys go on working. Signing secrets are new: an agent gets its own with POST /api/agents/{id}/signing-secret.",
-    }))
+        |counts: Counts| ImportCounts { new: counts.new, unchanged: counts.unchanged, left_out: counts.left_out };
+    let problems = plan.problems.iter().map(|row| ImportProblem { row: row.row.clone(), problem: row.problem.clone() });
+    Ok(Json(ImportReport {
+        dry_run,
+        agents: counts(plan.agents),
+        keys: counts(plan.keys),
+        connections: counts(plan.connections),
+        problems: problems.collect(),
+        note: "Keys go on working. Signing secrets are new: an agent gets its own with POST /api/agents/{id}/signing-secret.",
+    })
     .into_response())
 }
 
@@ -195,6 +254,8 @@ fn time(row: &Value, member: &str) -> Result<Option<Timestamp>, String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -11,8 +11,10 @@ mod calls;
 mod connections;
 mod cursor;
 mod events;
+mod forms;
 mod import;
 mod keys;
+mod openapi;
 mod operators;
 mod problem;
 mod readings;
@@ -31,8 +33,10 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::audit::record::Intent;
 use crate::directory;
@@ -94,16 +98,18 @@ enum Door {
 struct Entry {
     control: Arc<Control>,
     door: Door,
+    /// The description of the API at this door.
+    openapi: Bytes,
 }
 
 /// The API on the public listener: agents with their own keys, and strangers.
 pub fn public(control: Arc<Control>) -> Router {
-    routes(Entry { control, door: Door::Public })
+    router(control, Door::Public)
 }
 
 /// The API on the operator listener: operators with their tokens, nobody else.
 pub fn operator(control: Arc<Control>) -> Router {
-    routes(Entry { control, door: Door::Operator })
+    router(control, Door::Operator)
 }
 
 /// The largest request body at `path`.
@@ -111,36 +117,41 @@ fn body_max(path: &str) -> usize {
     if path == import::PATH { import::EXPORT_MAX } else { BODY_MAX }
 }
 
-fn routes(entry: Entry) -> Router {
-    let router = Router::new()
-        .route("/api/agents", get(agents::list).post(agents::create))
-        .route("/api/agents/find", get(agents::find))
-        .route("/api/agents/{id}", get(agents::show).put(agents::update).patch(agents::update).delete(agents::delete))
-        .route("/api/agents/{id}/agent-card.json", get(agents::card))
-        .route("/api/keys", get(keys::list).post(keys::create))
-        .route("/api/keys/{id}", axum::routing::delete(keys::revoke))
-        .route("/api/connections", get(connections::list).post(connections::create))
-        .route(
-            "/api/connections/{id}",
-            get(connections::show).put(connections::update).patch(connections::update).delete(connections::end),
-        )
-        .route("/api/calls", get(calls::list))
-        .route("/api/calls/active", get(calls::active))
-        .route("/livez", get(status::live))
-        .route("/readyz", get(status::ready));
-    let router = match entry.door {
+/// Every route with its documentation: `routes!` takes no handler without.
+fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
+    let router = OpenApiRouter::with_openapi(openapi::blank())
+        .routes(routes!(agents::list, agents::create))
+        .routes(routes!(agents::find))
+        .routes(routes!(agents::show, agents::update, agents::delete))
+        .routes(routes!(agents::card))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(connections::list, connections::create))
+        .routes(routes!(connections::show, connections::update, connections::end))
+        .routes(routes!(calls::list))
+        .routes(routes!(calls::active))
+        .routes(routes!(status::live))
+        .routes(routes!(status::ready))
+        .routes(routes!(openapi::document));
+    let router = match door {
         Door::Public => router,
         Door::Operator => router
-            .route("/api/operators", get(operators::list).post(operators::create))
-            .route("/api/operators/{id}", axum::routing::delete(operators::remove))
-            .route("/api/operators/{id}/rotate", post(operators::rotate))
-            .route("/api/events", get(events::list))
-            .route(import::PATH, post(import::openagora)),
+            .routes(routes!(operators::list, operators::create))
+            .routes(routes!(operators::remove))
+            .routes(routes!(operators::rotate))
+            .routes(routes!(events::list))
+            .routes(routes!(import::openagora)),
     };
+    router.split_for_parts()
+}
+
+fn router(control: Arc<Control>, door: Door) -> Router {
+    let (router, document) = described(door);
+    let openapi = openapi::finish(document, door, &control.public_url);
     router
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || Problem::new(405, "this method is not allowed here"))
-        .with_state(entry)
+        .with_state(Entry { control, door, openapi })
         .layer(from_fn(detached))
 }
 
@@ -148,7 +159,7 @@ fn routes(entry: Entry) -> Router {
 /// when the asker has gone in between.
 async fn detached(request: Request, next: Next) -> Response {
     match tokio::spawn(next.run(request)).await {
-        Ok(response) => response,
+        Ok(response) => Problem::instead_of_text(response),
         Err(error) => {
             tracing::error!(%error, "a request to the API failed");
             Problem::new(500, "the gateway failed to answer: its log says why").into_response()

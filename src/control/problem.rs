@@ -60,6 +60,18 @@ impl Problem {
         &self.detail
     }
 
+    /// What the framework refuses by itself (a path that is not UTF-8) it refuses in plain text: that becomes a problem, too.
+    pub(super) fn instead_of_text(response: Response) -> Response {
+        let status = response.status();
+        let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        if !(status.is_client_error() || status.is_server_error())
+            || !kind.is_none_or(|kind| kind.starts_with(b"text/"))
+        {
+            return response;
+        }
+        Self::new(status.as_u16(), "this request cannot be read: check its path").into_response()
+    }
+
     fn retry_after(mut self, seconds: u64) -> Self {
         self.headers.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
         self.with("retry_after", json!(seconds))

@@ -5,7 +5,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{Control, Door, Entry};
@@ -13,8 +14,18 @@ use super::{Control, Door, Entry};
 /// Longer than that, a database is as good as away.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A word on how the gateway is.
+#[derive(Serialize, ToSchema)]
+struct Word {
+    /// `live` or `ready`.
+    status: &'static str,
+}
+
+/// Whether the process lives; asks nothing.
+#[utoipa::path(get, path = "/livez", operation_id = "live", tag = "gateway", security(()),
+    responses((status = 200, description = "It lives", body = Word)))]
 pub(super) async fn live() -> Response {
-    Json(json!({"status": "live"})).into_response()
+    Json(Word { status: "live" }).into_response()
 }
 
 async fn serves(control: &Control) -> Result<(), String> {
@@ -26,9 +37,13 @@ async fn serves(control: &Control) -> Result<(), String> {
     }
 }
 
+/// Whether calls are served, which they are only while they can be recorded.
+#[utoipa::path(get, path = "/readyz", operation_id = "ready", tag = "gateway", security(()),
+    responses((status = 200, description = "It serves", body = Word),
+        (status = 503, description = "It does not; operators are told why")))]
 pub(super) async fn ready(State(entry): State<Entry>) -> Response {
     match serves(&entry.control).await {
-        Ok(()) => Json(json!({"status": "ready"})).into_response(),
+        Ok(()) => Json(Word { status: "ready" }).into_response(),
         // Why not is for those who can do something about it.
         Err(why) => match entry.door {
             Door::Operator => Problem::unavailable(why),

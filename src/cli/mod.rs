@@ -61,6 +61,8 @@ pub(crate) enum Failure {
     Usage(&'static str, Vec<String>),
     /// It went wrong while running.
     Running(String),
+    /// It went wrong with this exit code, and the log ends with the reason.
+    Told(u8),
 }
 
 impl Failure {
@@ -68,12 +70,14 @@ impl Failure {
         match self {
             Self::Running(_) => 1,
             Self::Usage(..) => 2,
+            Self::Told(code) => *code,
         }
     }
 
     /// One block of lines that a terminal shows as they are.
     fn text(&self) -> String {
         match self {
+            Self::Told(_) => String::new(),
             Self::Running(message) => format!("error: {}\n", escaped(message)),
             Self::Usage(heading, lines) => {
                 let lines = lines.iter().map(|line| format!("  {}\n", escaped(line)));
@@ -91,6 +95,8 @@ pub fn run() -> ExitCode {
             let _ = std::io::stdout().lock().write_all(output.as_bytes());
             ExitCode::SUCCESS
         }
+        // Not even nothing is written: whoever reads standard error may have stopped reading.
+        Err(Failure::Told(code)) => ExitCode::from(code),
         Err(failure) => {
             let _ = std::io::stderr().lock().write_all(failure.text().as_bytes());
             ExitCode::from(failure.code())

@@ -18,7 +18,7 @@ pub(crate) struct Process {
     child: Child,
     pub public: SocketAddr,
     pub admin: SocketAddr,
-    token: String,
+    pub token: String,
     log: PathBuf,
 }
 

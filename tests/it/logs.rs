@@ -12,11 +12,11 @@ use crate::support::process::Process;
 use crate::support::{rpc, within};
 
 /// A pipe that takes no byte more, and the end that nobody reads yet.
-fn full_pipe() -> (Stdio, pipe::Receiver) {
+async fn full_pipe() -> (Stdio, pipe::Receiver) {
     let (sender, receiver) = pipe::pipe().expect("a pipe");
-    for filling in ["\n".repeat(512), "\n".to_owned()] {
-        while sender.try_write(filling.as_bytes()).is_ok() {}
-    }
+    sender.writable().await.expect("a reader");
+    // Byte by byte: a larger write fails while a smaller one has room.
+    while sender.try_write(b"\n").is_ok() {}
     (sender.into_blocking_fd().expect("a file descriptor").into(), receiver)
 }
 
@@ -55,7 +55,7 @@ async fn look_often(gateway: &Process) {
 async fn calls_go_on_while_nobody_reads_the_log_and_the_loss_is_told_to_who_reads_on() {
     const CALLS: usize = 20;
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let (stderr, mut log) = full_pipe();
+    let (stderr, mut log) = full_pipe().await;
     let policy = include_str!("../../policies/default.toml")
         .replace("work = { rate = \"1/min\", burst = 1 }", "work = { rate = \"1000000/s\", burst = 1000000 }");
     std::fs::write(dir.path().join("policy.toml"), policy).expect("write");
@@ -105,7 +105,7 @@ async fn calls_go_on_while_nobody_reads_the_log_and_the_loss_is_told_to_who_read
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_to_stop_it_ends_although_nobody_reads_its_log() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let (stderr, _unread) = full_pipe();
+    let (stderr, _unread) = full_pipe().await;
     let gateway = Process::start_logging_to(stderr, dir.path(), &[]).await;
     gateway.register("somebody", None).await;
     gateway.signal("TERM").await;
@@ -117,7 +117,7 @@ async fn a_start_that_fails_ends_although_nobody_reads_why() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let (stderr, _unread) = full_pipe();
+    let (stderr, _unread) = full_pipe().await;
     let settings = [("SERVER__LISTEN", address.as_str())];
     assert_eq!(Process::start_in_vain_logging_to(stderr, dir.path(), &settings).await.code(), Some(1));
 }
@@ -125,7 +125,7 @@ async fn a_start_that_fails_ends_although_nobody_reads_why() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_goes_away_holds_up_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let (stderr, unread) = full_pipe();
+    let (stderr, unread) = full_pipe().await;
     let gateway = Process::start_logging_to(stderr, dir.path(), &[]).await;
     drop(unread);
     let mut client = Client::connect(gateway.public).await;

@@ -421,6 +421,20 @@ mod tests {
     }
 
     #[test]
+    fn access_lines_can_be_switched_off_and_on_while_running() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let text = logged(&Log { format, ..Log::default() }, false, |switch| {
+                for access in [true, false, true] {
+                    switch.set(&Log { format, access, ..Log::default() });
+                    tracing::info!(target: ACCESS, access, "call");
+                    tracing::info!(target: "trust_gateway", "other");
+                }
+            });
+            assert_eq!((text.matches("call").count(), text.matches("other").count()), (2, 3), "{text}");
+        }
+    }
+
+    #[test]
     fn a_log_with_holes_says_so_at_every_level() {
         for (level, format) in [(LogLevel::Error, LogFormat::Text), (LogLevel::Info, LogFormat::Json)] {
             let text = logged(&Log { level, format, access: false }, false, |_| tell_loss(3));

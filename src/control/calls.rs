@@ -14,8 +14,11 @@ use crate::clock::Timestamp;
 use crate::registry::Actor;
 use crate::store::call_query::{CallFilter, CallPage};
 
-/// Which calls are asked for, and which part of them. `None`: names an agent that is unknown, whose calls are none.
-async fn query(asked: &Asked) -> Result<Option<(CallFilter, CallPage)>, Problem> {
+/// What a cursor must be.
+const NEXT: &str = "the next of the page before";
+
+/// Which calls are asked for. `None`: names an agent that is unknown, whose calls are none.
+async fn query(asked: &Asked) -> Result<Option<CallFilter>, Problem> {
     let parameters = &asked.parameters;
     let mut agents = [None, None, None];
     for (place, name) in agents.iter_mut().zip(["agent", "target", "caller"]) {
@@ -47,6 +50,7 @@ async fn query(asked: &Asked) -> Result<Option<(CallFilter, CallPage)>, Problem>
         outcome: text("outcome"),
         decision: text("decision"),
         operation: text("operation"),
+        reason: text("reason"),
         status: parameters.status("status")?,
         since: parameters.time("since")?,
         until: parameters.time("until")?,
@@ -54,11 +58,14 @@ async fn query(asked: &Asked) -> Result<Option<(CallFilter, CallPage)>, Problem>
         task_id: text("task_id"),
         context_id: text("context_id"),
     };
-    let page = CallPage {
-        after: parameters.word("next", "the next of the page before", read_cursor)?,
-        limit: parameters.count("limit", 50, 200)?,
-    };
-    Ok(Some((filter, page)))
+    Ok(Some(filter))
+}
+
+fn page(asked: &Asked) -> Result<CallPage, Problem> {
+    Ok(CallPage {
+        after: asked.parameters.word("next", NEXT, read_cursor)?,
+        limit: asked.parameters.count("limit", 50, 200)?,
+    })
 }
 
 /// Where the next page begins: opaque to those who hand it back.
@@ -76,7 +83,12 @@ fn read_cursor(text: &str) -> Option<(Timestamp, Uuid)> {
 
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
-    let Some((filter, page)) = query(&asked).await? else {
+    let order = |text: &str| ["called", "recorded"].into_iter().find(|order| *order == text);
+    if asked.parameters.word("order", "called or recorded", order)? == Some("recorded") {
+        return recorded(&asked).await;
+    }
+    let page = page(&asked)?;
+    let Some(filter) = query(&asked).await? else {
         return Ok(Json(json!({"calls": [], "next": null})).into_response());
     };
     if let Some(flush) = &asked.control.drain_flush {
@@ -92,9 +104,54 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     Ok(Json(json!({"calls": calls, "next": next})).into_response())
 }
 
+/// The log as it grows, for those who follow it: rows in the order they were recorded in, which a long stream's late row
+/// does not disturb. There is always a `next`.
+async fn recorded(asked: &Asked) -> Result<Response, Problem> {
+    let mut seen = asked.parameters.word("next", NEXT, read_record_cursor)?.unwrap_or_default();
+    let limit = asked.parameters.count("limit", 50, 200)?;
+    let Some(filter) = query(asked).await? else {
+        return Ok(Json(json!({"calls": [], "next": record_cursor(&seen)})).into_response());
+    };
+    if let Some(flush) = &asked.control.drain_flush {
+        flush().await;
+    }
+    let rows = asked.control.store.recorded_calls(&filter, &seen, limit).await?;
+    for row in &rows {
+        match seen.iter_mut().find(|(node, _)| *node == row.node_id) {
+            Some((_, seq)) => *seq = row.seq,
+            None => seen.push((row.node_id, row.seq)),
+        }
+    }
+    let calls: Vec<Value> = rows.iter().map(|row| view::call(row, &asked.who)).collect();
+    Ok(Json(json!({"calls": calls, "next": record_cursor(&seen)})).into_response())
+}
+
+/// How far each node's record was read.
+fn record_cursor(seen: &[(Uuid, i64)]) -> String {
+    // The first byte keeps it from being empty, which would count as not sent.
+    let mut bytes = vec![b'r'];
+    for (node, seq) in seen {
+        bytes.extend_from_slice(node.as_bytes());
+        bytes.extend_from_slice(&seq.to_be_bytes());
+    }
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn read_record_cursor(text: &str) -> Option<Vec<(Uuid, i64)>> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (entries, []) = bytes.strip_prefix(b"r")?.as_chunks::<24>() else { return None };
+    entries
+        .iter()
+        .map(|entry| {
+            let (node, seq) = entry.split_at(16);
+            Some((Uuid::from_slice(node).ok()?, i64::from_be_bytes(seq.try_into().ok()?)))
+        })
+        .collect()
+}
+
 pub(super) async fn active(asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
-    let Some((query, _)) = query(&asked).await? else {
+    let Some(query) = query(&asked).await? else {
         return Ok(Json(json!({"calls": []})).into_response());
     };
     let mut open = (asked.control.active_calls)();
@@ -120,6 +177,12 @@ mod tests {
         }
         for bad in ["", "x", "AAAA", &cursor(Timestamp(1), id)[1..]] {
             assert_eq!(read_cursor(bad), None, "{bad}");
+        }
+        for seen in [vec![], vec![(id, 1)], vec![(id, i64::MAX), (Uuid::nil(), 0)]] {
+            assert_eq!(read_record_cursor(&record_cursor(&seen)), Some(seen));
+        }
+        for bad in ["", "x", "cg0", &cursor(Timestamp(1), id)] {
+            assert_eq!(read_record_cursor(bad), None, "{bad}");
         }
     }
 }

@@ -13,6 +13,7 @@ mod import;
 mod keys;
 mod problem;
 mod status;
+mod story;
 mod view;
 mod who;
 
@@ -119,6 +120,7 @@ fn routes(entry: Entry) -> Router {
         )
         .route("/api/calls", get(calls::list))
         .route("/api/calls/active", get(calls::active))
+        .route("/api/calls/{id}", get(story::show))
         .route("/livez", get(status::live))
         .route("/readyz", get(status::ready));
     let router = match entry.door {

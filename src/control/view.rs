@@ -184,6 +184,8 @@ pub(super) fn call(row: &CallRow, who: &Actor) -> Value {
         "ttfb_ms": row.ttfb_ms,
         "calls": row.calls,
         "trace_id": row.trace_id,
+        "limit_name": row.limit_name,
+        "limit_left": row.limit_left,
         "leaf_hash": row.leaf_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
     })
 }
@@ -211,5 +213,7 @@ pub(super) fn active_call(call: &Intent, who: &Actor) -> Value {
         "policy_rule": call.policy_rule,
         "units": call.units,
         "trace_id": call.trace_id,
+        "limit_name": call.limit.map(|limit| limit.name),
+        "limit_left": call.limit.map(|limit| limit.left),
     })
 }

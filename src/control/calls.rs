@@ -7,10 +7,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::cursor;
 use super::problem::Problem;
+use super::readings;
 use super::view;
 use super::who::Asked;
-use crate::clock::Timestamp;
 use crate::registry::Actor;
 use crate::store::call_query::{CallFilter, CallPage};
 
@@ -63,22 +64,9 @@ async fn query(asked: &Asked) -> Result<Option<CallFilter>, Problem> {
 
 fn page(asked: &Asked) -> Result<CallPage, Problem> {
     Ok(CallPage {
-        after: asked.parameters.word("next", NEXT, read_cursor)?,
+        after: asked.parameters.word("next", NEXT, cursor::read)?,
         limit: asked.parameters.count("limit", 50, 200)?,
     })
-}
-
-/// Where the next page begins: opaque to those who hand it back.
-fn cursor(at: Timestamp, id: Uuid) -> String {
-    let mut bytes = at.0.to_be_bytes().to_vec();
-    bytes.extend_from_slice(id.as_bytes());
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn read_cursor(text: &str) -> Option<(Timestamp, Uuid)> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (at, id) = bytes.split_first_chunk::<8>()?;
-    Some((Timestamp(i64::from_be_bytes(*at)), Uuid::from_slice(id).ok()?))
 }
 
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
@@ -94,12 +82,10 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     if let Some(flush) = &asked.control.drain_flush {
         flush().await;
     }
-    let limit = page.limit as usize;
     // One more than is shown tells whether there is another page.
     let mut rows = asked.control.store.calls(&filter, &CallPage { limit: page.limit + 1, ..page }).await?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next = rows.last().filter(|_| more).map(|row| cursor(row.called_at, row.id));
+    let next = cursor::page(&mut rows, page.limit, |row| (row.called_at, row.id));
+    readings::record(&asked, rows.len()).await?;
     let calls: Vec<Value> = rows.iter().map(|row| view::call(row, &asked.who)).collect();
     Ok(Json(json!({"calls": calls, "next": next})).into_response())
 }
@@ -116,6 +102,7 @@ async fn recorded(asked: &Asked) -> Result<Response, Problem> {
         flush().await;
     }
     let rows = asked.control.store.recorded_calls(&filter, &seen, limit).await?;
+    readings::record(asked, rows.len()).await?;
     for row in &rows {
         match seen.iter_mut().find(|(node, _)| *node == row.node_id) {
             Some((_, seq)) => *seq = row.seq,
@@ -168,20 +155,15 @@ pub(super) async fn active(asked: Asked) -> Result<Response, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     #[test]
-    fn a_cursor_reads_back_and_nonsense_does_not() {
+    fn a_record_cursor_reads_back_and_nonsense_does_not() {
         let id = Uuid::now_v7();
-        for at in [Timestamp(0), Timestamp(-5), Timestamp(1_700_000_000_000_001)] {
-            assert_eq!(read_cursor(&cursor(at, id)), Some((at, id)));
-        }
-        for bad in ["", "x", "AAAA", &cursor(Timestamp(1), id)[1..]] {
-            assert_eq!(read_cursor(bad), None, "{bad}");
-        }
         for seen in [vec![], vec![(id, 1)], vec![(id, i64::MAX), (Uuid::nil(), 0)]] {
             assert_eq!(read_record_cursor(&record_cursor(&seen)), Some(seen));
         }
-        for bad in ["", "x", "cg0", &cursor(Timestamp(1), id)] {
+        for bad in ["", "x", "cg0", &cursor::write(Timestamp(1), id)] {
             assert_eq!(read_record_cursor(bad), None, "{bad}");
         }
     }

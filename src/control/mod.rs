@@ -9,9 +9,13 @@ mod agents;
 mod body;
 mod calls;
 mod connections;
+mod cursor;
+mod events;
 mod import;
 mod keys;
+mod operators;
 mod problem;
+mod readings;
 mod status;
 mod story;
 mod view;
@@ -37,6 +41,7 @@ use crate::limit::Limits;
 use crate::registry::Registry;
 use crate::store::Store;
 use problem::Problem;
+pub use readings::Readings;
 
 /// The largest request body.
 const BODY_MAX: usize = 1024 * 1024;
@@ -62,8 +67,25 @@ pub struct Control {
     pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
     /// Called before the log is read, so that it shows what has just happened.
     pub drain_flush: Option<Flush>,
+    /// What this process is.
+    pub about: About,
+    /// What operators read of the log lately.
+    pub readings: Readings,
     /// Whether calls are recorded, which they must be to be served; the text says why not.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+/// What a gateway tells operators of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// The node whose rows it writes.
+    pub node_id: uuid::Uuid,
+    /// When it was started.
+    pub started_at: crate::clock::Timestamp,
+    /// Where callers connect.
+    pub public: std::net::SocketAddr,
+    /// Where operators connect.
+    pub admin: std::net::SocketAddr,
 }
 
 impl std::fmt::Debug for Control {
@@ -125,7 +147,13 @@ fn routes(entry: Entry) -> Router {
         .route("/readyz", get(status::ready));
     let router = match entry.door {
         Door::Public => router,
-        Door::Operator => router.route(import::PATH, post(import::openagora)),
+        Door::Operator => router
+            .route("/api/operators", get(operators::list).post(operators::create))
+            .route("/api/operators/{id}", axum::routing::delete(operators::remove))
+            .route("/api/operators/{id}/rotate", post(operators::rotate))
+            .route("/api/events", get(events::list))
+            .route("/api/status", get(status::show))
+            .route(import::PATH, post(import::openagora)),
     };
     router
         .fallback(async || Problem::not_found("there is nothing at this path"))

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::problem::Problem;
+use super::readings;
 use super::view;
 use super::who::Asked;
 use crate::audit::record::{Decision, Intent};
@@ -145,7 +146,7 @@ pub(super) async fn show(Path(id): Path<String>, asked: Asked) -> Result<Respons
     if let Some(call) = open.iter().filter(|call| call.request_id == id).find(sees) {
         let mut shown = view::active_call(call, &asked.who);
         shown["outcome"] = Value::Null;
-        return Ok(answer(shown, &Facts::of_open(call), &asked).await?);
+        return answer(shown, &Facts::of_open(call), &asked).await;
     }
     if let Some(flush) = &asked.control.drain_flush {
         flush().await;
@@ -162,6 +163,7 @@ pub(super) async fn show(Path(id): Path<String>, asked: Asked) -> Result<Respons
 }
 
 async fn answer(call: Value, facts: &Facts<'_>, asked: &Asked) -> Result<Response, Problem> {
+    readings::record_as(asked, format!("id={}", call["id"].as_str().unwrap_or_default()), 1).await?;
     // Who called an agent it may not know of is told no more than it was told then.
     let hidden = facts.reason == Some("agent_not_found") && asked.who != Actor::Agent(facts.target.unwrap_or_default());
     let target = facts.target.filter(|_| asked.who.is_operator() || !hidden);

@@ -241,6 +241,7 @@ fn intent(clock: &Clock) -> Intent {
         policy_rule: None,
         policy_digest: Some("0123456789abcdef".into()),
         units: 1,
+        limit: None,
         trace_id: None,
         charge: None,
     }

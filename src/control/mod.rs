@@ -19,6 +19,7 @@ mod operators;
 mod problem;
 mod readings;
 mod status;
+mod story;
 mod view;
 mod who;
 
@@ -70,10 +71,25 @@ pub struct Control {
     pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
     /// Called before the log is read, so that it shows what has just happened.
     pub drain_flush: Option<Flush>,
+    /// What this process is.
+    pub about: About,
     /// What operators read of the log lately.
     pub readings: Readings,
     /// Whether calls are recorded, which they must be to be served; the text says why not.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+/// What a gateway tells operators of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// The node whose rows it writes.
+    pub node_id: uuid::Uuid,
+    /// When it was started.
+    pub started_at: crate::clock::Timestamp,
+    /// Where callers connect.
+    pub public: std::net::SocketAddr,
+    /// Where operators connect.
+    pub admin: std::net::SocketAddr,
 }
 
 impl std::fmt::Debug for Control {
@@ -130,6 +146,7 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
         .routes(routes!(connections::show, connections::update, connections::end))
         .routes(routes!(calls::list))
         .routes(routes!(calls::active))
+        .routes(routes!(story::show))
         .routes(routes!(status::live))
         .routes(routes!(status::ready))
         .routes(routes!(openapi::document));
@@ -140,6 +157,7 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
             .routes(routes!(operators::remove))
             .routes(routes!(operators::rotate))
             .routes(routes!(events::list))
+            .routes(routes!(status::show))
             .routes(routes!(import::openagora)),
     };
     router.split_for_parts()

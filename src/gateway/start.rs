@@ -144,6 +144,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
             // With the database away the log shows what it has.
             Box::pin(async move { drop(tokio::time::timeout(Duration::from_secs(2), flusher.flush()).await) })
         })),
+        about: control::About { node_id, started_at: clock.wall(), public: addresses.0, admin: addresses.1 },
         readings: Default::default(),
         ready: Arc::new(move || match for_ready.health() {
             JournalHealth::Healthy => Ok(()),

@@ -171,6 +171,7 @@ impl Limits {
                     charge: None,
                     headroom: Headroom::default(),
                     rule: bounds::FREE,
+                    nearest: None,
                     units: 0,
                     _hold: None,
                 });

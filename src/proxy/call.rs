@@ -78,6 +78,7 @@ impl Call {
                 policy_rule: None,
                 policy_digest: None,
                 units: 0,
+                limit: None,
                 trace_id: None,
                 charge: None,
             },
@@ -144,6 +145,7 @@ impl Call {
         self.intent.decision = Decision::Allowed;
         self.intent.units = permit.units();
         self.intent.charge = permit.charge();
+        self.intent.limit = permit.nearest();
         let record = match self.journal.open(self.intent.clone(), self.request_bytes) {
             Ok(record) => record,
             Err(down) => {

@@ -17,7 +17,7 @@ use super::route::BadPath;
 use super::{Body, Worker};
 use crate::a2a::envelope::{self, EnvelopeError};
 use crate::audit::journal::{JournalDown, Written};
-use crate::audit::record::{Decision, Ending, Intent};
+use crate::audit::record::{Decision, Ending, Intent, LimitLeft};
 use crate::identity::CredentialError;
 use crate::limit::{Abuse, Refused, RefusedKind};
 use crate::policy::Denial;
@@ -43,6 +43,7 @@ impl Worker {
         if !call.is_decided() {
             call.intent.decision = Decision::Refused;
             call.intent.reason = Some(refusal.reason.word());
+            call.intent.limit = refusal.rule.zip(refusal.left).map(|(name, left)| LimitLeft { name, left });
             call.intent.policy_rule = refusal.rule.map(Into::into).or(call.intent.policy_rule.take());
             // A refusal nobody could record is not given: the journal's failure is answered instead.
             match record(&mut call, &refusal, head, hidden).await {
@@ -186,6 +187,7 @@ impl From<Refused> for Refusal {
         };
         let mut refusal = Self::new(reason).by_rule(refused.rule).with("limit", refused.rule);
         refusal.retry_after = refused.retry_after;
+        refusal.left = Some(refused.limit().left);
         refusal.headroom = refused.headroom.headers().collect();
         refusal
     }

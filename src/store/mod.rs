@@ -15,6 +15,7 @@ mod keys;
 mod migrate;
 mod operators;
 pub mod rows;
+mod tally;
 mod words;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 pub use agents::AgentFilter;
 pub use error::StoreError;
 pub use events::{EventFilter, EventPage};
+pub use tally::Tally;
 
 /// The open database.
 #[derive(Clone, Debug)]

@@ -374,6 +374,10 @@ pub struct CallRow {
     pub calls: i64,
     /// W3C trace id.
     pub trace_id: Option<String>,
+    /// The rule of the limit that decided, or was nearest to.
+    pub limit_name: Option<String>,
+    /// What was left of it after the call.
+    pub limit_left: Option<i64>,
     /// Arrival.
     pub called_at: Timestamp,
     /// RFC 6962 leaf hash of the canonical record.

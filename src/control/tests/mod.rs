@@ -78,6 +78,12 @@ impl Api {
             open_registration: Arc::new(AtomicBool::new(false)),
             active_calls: Arc::new(move || open.lock().expect("lock").clone()),
             drain_flush: None,
+            about: About {
+                node_id: uuid::Uuid::from_u128(5),
+                started_at: bench.clock.wall(),
+                public: (Ipv4Addr::LOCALHOST, 1).into(),
+                admin: (Ipv4Addr::LOCALHOST, 2).into(),
+            },
             readings: Default::default(),
             ready: Arc::new(move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("journal down".to_owned()) }),
         });
@@ -325,4 +331,23 @@ async fn one_source_cannot_fill_an_open_registry() {
     }
     api.send(public(api.control.clone()), register(20)).await.is_problem(429);
     assert_eq!(api.admin(Method::POST, "/api/agents", Some(json!({"name": "by an operator"}))).await.status, 201);
+}
+
+#[tokio::test]
+async fn status_is_for_operators_and_says_what_to_act_on() {
+    let api = Api::new().await;
+    api.agent("one").await;
+    api.public(Method::GET, "/api/status", None, None).await.is_problem(404);
+    api.operator(Method::GET, "/api/status", None, None).await.is_problem(401);
+    let seen = api.operator(Method::GET, "/api/status", Some(&api.auditor), None).await;
+    assert_eq!(seen.status, 200, "{}", seen.text);
+    assert_eq!(seen.body["agents"]["by_state"], json!({"active": 1}));
+    assert_eq!(seen.body["warnings"], json!([]), "{}", seen.text);
+    assert_eq!(seen.body["checks"], json!({"journal": "ok", "database": "ok"}));
+    assert!(seen.body["database"]["bytes"].as_i64().is_some_and(|bytes| bytes > 0), "{}", seen.text);
+    api.is_ready.store(false, Ordering::SeqCst);
+    let seen = api.admin(Method::GET, "/api/status", None).await;
+    assert_eq!(seen.body["warnings"], json!(["journal down"]));
+    let ready = api.operator(Method::GET, "/readyz", None, None).await;
+    assert_eq!(ready.body["checks"], json!({"journal": "journal down", "database": "ok"}));
 }

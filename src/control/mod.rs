@@ -9,7 +9,10 @@ mod agents;
 mod body;
 mod calls;
 mod connections;
+mod history;
 mod keys;
+mod me;
+mod notifications;
 mod problem;
 mod status;
 mod view;
@@ -105,7 +108,12 @@ fn routes(entry: Entry) -> Router {
         .route("/api/agents/{id}", get(agents::show).put(agents::update).patch(agents::update).delete(agents::delete))
         .route("/api/agents/{id}/agent-card.json", get(agents::card))
         .route("/api/keys", get(keys::list).post(keys::create))
+        .route("/api/agents/{id}/history", get(history::agent))
         .route("/api/keys/{id}", axum::routing::delete(keys::revoke))
+        .route("/api/keys/{id}/rotate", axum::routing::post(keys::rotate))
+        .route("/api/me", get(me::show))
+        .route("/api/notifications", get(notifications::list))
+        .route("/api/connections/{id}/history", get(connections::history))
         .route("/api/connections", get(connections::list).post(connections::create))
         .route(
             "/api/connections/{id}",

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::audit::record::Intent;
+use crate::clock::Timestamp;
 use crate::registry::Actor;
 use crate::store::rows::{AgentRow, CallRow, ConnectionRow, HealthStatus, KeyRow};
 
@@ -97,8 +98,10 @@ pub(super) fn found_agent(row: &AgentRow, public_url: &str, connections: i64) ->
 }
 
 /// A key; never the key itself.
-pub(super) fn key(row: &KeyRow) -> Value {
+pub(super) fn key(row: &KeyRow, now: Timestamp) -> Value {
+    let expired = row.expires_at.is_some_and(|end| end <= now);
     json!({
+        "state": if expired { "expired" } else { "active" }, "replaces": row.replaces.map(|old| old.key),
         "id": row.id, "agent_id": row.agent_id, "name": row.name, "hint": row.hint, "expires_at": row.expires_at,
         "last_used_at": row.last_used_at, "created_at": row.created_at,
     })
@@ -110,7 +113,13 @@ pub(super) fn connection_status(row: &ConnectionRow) -> &'static str {
 }
 
 /// A connection with what strangers may know of its two agents.
-pub(super) fn connection(row: &ConnectionRow, requester: Option<&AgentRow>, target: Option<&AgentRow>) -> Value {
+pub(super) fn connection(
+    row: &ConnectionRow,
+    requester: Option<&AgentRow>,
+    target: Option<&AgentRow>,
+    now: Timestamp,
+) -> Value {
+    let ended = row.ends_at.is_some_and(|end| end <= now);
     let side = |id: uuid::Uuid, agent: Option<&AgentRow>| {
         json!({
             "id": id, "name": agent.map(|agent| &agent.name), "slug": agent.map(|agent| &agent.slug),
@@ -128,12 +137,17 @@ pub(super) fn connection(row: &ConnectionRow, requester: Option<&AgentRow>, targ
         "blocked_by_requester": row.blocked_by_requester,
         "blocked_by_target": row.blocked_by_target,
         "blocked_by_operator": row.block_locked,
+        "in_force": connection_status(row) == "connected" && !ended,
         "message": row.message,
+        "purpose": row.purpose,
+        "operations": row.operations.map(|set| set.names().collect::<Vec<_>>()),
+        "operations_fixed": row.operations_fixed,
         "limits": {
             "rate": row.limits.rate, "period_ms": row.limits.period_ms, "burst": row.limits.burst,
             "daily": row.limits.daily, "streams": row.limits.streams,
         },
         "ends_at": row.ends_at,
+        "review_at": row.review_at,
         "created_at": row.created_at,
         "resolved_at": row.resolved_at,
     })

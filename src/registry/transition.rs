@@ -4,6 +4,7 @@
 //! leaves it in place. An operator's block is lifted by operators only.
 
 use super::RegistryError;
+use crate::clock::Timestamp;
 use crate::store::rows::{ConnectionRow, ConnectionStatus};
 
 /// What somebody wants done with a connection.
@@ -71,6 +72,34 @@ pub enum Side {
     Operator,
 }
 
+/// How long a requester whose request was declined waits before it may ask again: an hour, in microseconds.
+const DECLINED_REST_US: i64 = 3_600_000_000;
+
+/// Whether `side` may ask for a connection where there is `row` already.
+///
+/// # Errors
+/// [`RegistryError::Forbidden`] when it may not, [`RegistryError::Connection`] when there is nothing to ask for, or not yet.
+pub fn ask(row: &ConnectionRow, side: Side, now: Timestamp) -> Result<(), RegistryError> {
+    use ConnectionStatus::{Declined, Ended};
+    let unfit = |problem: String| Err(RegistryError::Connection { problem, current: Box::new(row.clone()) });
+    let blocked = row.blocked_by_requester || row.blocked_by_target;
+    let again = row.resolved_at.unwrap_or(row.created_at).plus_micros(DECLINED_REST_US);
+    match (side, row.status) {
+        (Side::Operator, _) if blocked => unfit("the connection is blocked: unblock it first".to_owned()),
+        _ if blocked => Err(RegistryError::Forbidden("the connection between the two agents is blocked".to_owned())),
+        (Side::Requester, Declined) if now < again => {
+            unfit(format!("the request was declined: ask again after {again}, or let the other agent ask"))
+        }
+        // Turned round, it would bind nobody.
+        (Side::Target, Declined | Ended) if row.operations_fixed => Err(RegistryError::Forbidden(
+            "an operator fixed what the other agent may call over this connection: let it ask, or an operator"
+                .to_owned(),
+        )),
+        (_, Declined | Ended) => Ok(()),
+        _ => unfit("Connection already exists".to_owned()),
+    }
+}
+
 /// `row` as it is after `action` by `side`.
 ///
 /// # Errors
@@ -134,6 +163,13 @@ pub fn apply(row: &ConnectionRow, action: Action, side: Side) -> Result<Connecti
         }
         (Action::Unblock, _, _) => return unfit("the connection is not blocked"),
 
+        (Action::End, Side::Requester | Side::Target, Paused) => {
+            return forbidden(
+                "an operator paused this connection: only an operator can end it; to let nothing pass, block it",
+            );
+        }
+        // Or a request that was declined could be made anew at once.
+        (Action::End, Side::Requester, Declined) => Declined,
         (Action::End, _, _) => Ended,
     };
     Ok(next)
@@ -145,7 +181,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::clock::Timestamp;
     use crate::store::rows::ConnectionLimits;
 
     const SIDES: [Side; 3] = [Side::Requester, Side::Target, Side::Operator];
@@ -160,8 +195,12 @@ mod tests {
             blocked_by_target: false,
             block_locked: false,
             message: None,
+            purpose: None,
+            operations: None,
+            operations_fixed: false,
             limits: ConnectionLimits::default(),
             ends_at: None,
+            review_at: None,
             created_at: Timestamp(0),
             resolved_at: None,
         }

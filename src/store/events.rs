@@ -2,9 +2,11 @@
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
 
 use super::rows::AdminEvent;
 use super::{Store, StoreError, columns};
+use crate::clock::Timestamp;
 
 /// Writes the event of a change, in the change's own transaction.
 pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, event: &AdminEvent) -> Result<(), StoreError> {
@@ -52,6 +54,31 @@ impl Store {
             .iter()
             .map(read)
             .collect()
+    }
+
+    /// What was changed about `subject`, newest first, from after the event that `after` names on.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn history(
+        &self,
+        subject: Uuid,
+        after: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<AdminEvent>, StoreError> {
+        sqlx::query(
+            "SELECT * FROM admin_events WHERE subject = $1 AND ($2 IS NULL OR (at, id) < ($2, $3)) \
+             ORDER BY at DESC, id DESC LIMIT $4",
+        )
+        .bind(subject.to_string())
+        .bind(after.map(|(at, _)| at.to_string()))
+        .bind(after.map(|(_, id)| id.to_string()))
+        .bind(i64::from(limit))
+        .fetch_all(&self.reader)
+        .await?
+        .iter()
+        .map(read)
+        .collect()
     }
 
     /// A value the gateway keeps for itself.

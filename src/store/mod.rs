@@ -27,6 +27,7 @@ use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, Sq
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use agents::AgentFilter;
+pub use connections::ConnectionFilter;
 pub use error::StoreError;
 
 /// The open database.

@@ -1,0 +1,70 @@
+//! What was changed about a connection or an agent: every change, newest first, with who, when, why, before and after.
+//!
+//! Promises that agents never learn an operator's name: to them the actor is `operator`, `requester`, `target`, `owner` or
+//! `gateway`.
+
+use axum::Json;
+use axum::extract::Path;
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::calls::{cursor, read_cursor};
+use super::problem::Problem;
+use super::who::Asked;
+use crate::registry::Actor;
+use crate::store::rows::AdminEvent;
+
+/// One page of the history of `subject`, which the asker is known to be allowed to see.
+pub(super) async fn answer(asked: &Asked, subject: Uuid) -> Result<Response, Problem> {
+    let limit = asked.parameters.count("limit", 50, 200)?;
+    let after = asked.parameters.word("next", "the next of the page before", read_cursor)?;
+    // One more than is shown tells whether there is another page.
+    let mut events = asked.control.store.history(subject, after, limit + 1).await?;
+    let more = events.len() > limit as usize;
+    events.truncate(limit as usize);
+    let next = events.last().filter(|_| more).map(|event| cursor(event.at, event.id));
+    let events: Vec<Value> = events.iter().map(|event| shown(event, &asked.who)).collect();
+    Ok(Json(json!({"events": events, "next": next})).into_response())
+}
+
+/// `/api/agents/{id}/history`, for the agent itself and operators.
+pub(super) async fn agent(Path(name): Path<String>, asked: Asked) -> Result<Response, Problem> {
+    asked.known()?;
+    let agent = asked.visible_agent(&name).await?;
+    if !asked.who.is_operator() && !asked.who.owns(agent.id) {
+        return Err(Problem::forbidden("an agent sees its own history only"));
+    }
+    answer(&asked, agent.id).await
+}
+
+fn shown(event: &AdminEvent, who: &Actor) -> Value {
+    let read = |text: &Option<String>| -> Value {
+        text.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or(Value::Null)
+    };
+    let (before, after) = (read(&event.before), read(&event.after));
+    let actor = if who.is_operator() { event.actor.clone() } else { place(event, &before, &after).to_owned() };
+    json!({
+        "id": event.id, "at": event.at, "actor": actor, "action": event.action, "reason": event.reason,
+        "before": before, "after": after,
+    })
+}
+
+/// What the actor was to the subject.
+fn place(event: &AdminEvent, before: &Value, after: &Value) -> &'static str {
+    let Some(id) = event.actor.strip_prefix("agent:") else {
+        return match event.actor.as_str() {
+            "gateway" => "gateway",
+            "anonymous" => "anonymous",
+            _ => "operator",
+        };
+    };
+    // The sides change places when the other one asks anew: what counts is how it was when the change had been made.
+    let row = if after.is_null() { before } else { after };
+    match id {
+        id if row["requester_id"] == id => "requester",
+        id if row["target_id"] == id => "target",
+        id if event.subject == id => "owner",
+        _ => "agent",
+    }
+}

@@ -40,6 +40,9 @@ impl fmt::Display for NoOperation {
 impl std::error::Error for NoOperation {}
 
 impl OperationSet {
+    /// The set in which nothing is named.
+    pub const EMPTY: Self = Self(0);
+
     /// The set of the operations with these v1.0 names.
     ///
     /// # Errors
@@ -60,7 +63,7 @@ impl OperationSet {
     /// Whether nothing was named.
     #[must_use]
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self == Self::EMPTY
     }
 
     /// The set with what its sends bring along.

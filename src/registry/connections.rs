@@ -256,3 +256,6 @@ pub(super) fn snapshot(row: &ConnectionRow) -> Value {
         "ends_at": row.ends_at, "review_at": row.review_at, "created_at": row.created_at, "resolved_at": row.resolved_at,
     })
 }
+
+#[cfg(test)]
+mod tests;

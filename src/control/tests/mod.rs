@@ -4,6 +4,7 @@ mod agents;
 mod calls;
 mod connections;
 mod keys;
+mod me;
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;

@@ -18,4 +18,5 @@ mod misbehaving;
 mod requests;
 mod revocation;
 mod streams;
+mod terms;
 mod transport;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::body::Members;
-use super::calls::{cursor, read_cursor};
+use super::cursor;
 use super::history;
 use super::problem::Problem;
 use super::view;
@@ -142,12 +142,10 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
         review_by: review_due.filter(|due| *due).map(|_| asked.control.registry.clock().wall()),
         ..ConnectionFilter::default()
     };
-    let after = asked.parameters.word("next", "the next of the page before", read_cursor)?;
+    let after = asked.parameters.word("next", "the next of the page before", cursor::read)?;
     // One more than is shown tells whether there is another page.
     let mut rows = asked.control.store.connections(&filter, after, limit + 1, (page - 1) * limit).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|row| cursor(row.created_at, row.id));
+    let next = cursor::page(&mut rows, limit, |row| (row.created_at, row.id));
     let mut connections = Vec::with_capacity(rows.len());
     for row in &rows {
         connections.push(shown(&asked, row).await?);

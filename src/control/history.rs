@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::calls::{cursor, read_cursor};
+use super::cursor;
 use super::problem::Problem;
 use super::who::Asked;
 use crate::registry::Actor;
@@ -18,12 +18,10 @@ use crate::store::rows::AdminEvent;
 /// One page of the history of `subject`, which the asker is known to be allowed to see.
 pub(super) async fn answer(asked: &Asked, subject: Uuid) -> Result<Response, Problem> {
     let limit = asked.parameters.count("limit", 50, 200)?;
-    let after = asked.parameters.word("next", "the next of the page before", read_cursor)?;
+    let after = asked.parameters.word("next", "the next of the page before", cursor::read)?;
     // One more than is shown tells whether there is another page.
     let mut events = asked.control.store.history(subject, after, limit + 1).await?;
-    let more = events.len() > limit as usize;
-    events.truncate(limit as usize);
-    let next = events.last().filter(|_| more).map(|event| cursor(event.at, event.id));
+    let next = cursor::page(&mut events, limit, |event| (event.at, event.id));
     let events: Vec<Value> = events.iter().map(|event| shown(event, &asked.who)).collect();
     Ok(Json(json!({"events": events, "next": next})).into_response())
 }

@@ -6,11 +6,10 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::calls::{cursor, read_cursor};
 use super::connections;
+use super::cursor;
 use super::problem::Problem;
 use super::who::Asked;
-use crate::clock::Timestamp;
 use crate::registry::Actor;
 use crate::store::ConnectionFilter;
 use crate::store::rows::{ConnectionRow, ConnectionStatus};
@@ -31,13 +30,11 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
         return Err(Problem::forbidden("an agent sees its own notifications only"));
     }
     let limit = asked.parameters.count("limit", 50, 200)?;
-    let after = asked.parameters.word("next", "the next of the page before", read_cursor)?;
+    let after = asked.parameters.word("next", "the next of the page before", cursor::read)?;
     let store = &asked.control.store;
     let pending = ConnectionFilter { asked: agent, status: "pending", ..ConnectionFilter::default() };
     let mut rows = store.connections(&pending, after, limit + 1, 0).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|row| cursor(row.created_at, row.id));
+    let next = cursor::page(&mut rows, limit, |row| (row.created_at, row.id));
 
     let mut told = Vec::new();
     for row in &rows {
@@ -70,19 +67,11 @@ async fn dates(asked: &Asked, agent: Option<Uuid>, told: &mut Vec<Value>) -> Res
     let (store, now) = (&asked.control.store, asked.control.registry.clock().wall());
     let soon = now.plus_micros(SOON_US);
     let alive = |row: &ConnectionRow| matches!(row.status, ConnectionStatus::Connected | ConnectionStatus::Paused);
-    let kinds: [(&str, ConnectionFilter<'_>, fn(&ConnectionRow) -> Option<Timestamp>); 2] = [
-        (
-            "connection_review",
-            ConnectionFilter { agent, review_by: Some(soon), ..ConnectionFilter::default() },
-            |row| row.review_at,
-        ),
-        ("connection_end", ConnectionFilter { agent, ends_by: Some(soon), ..ConnectionFilter::default() }, |row| {
-            row.ends_at
-        }),
-    ];
-    for (kind, filter, at) in kinds {
+    let review = ConnectionFilter { agent, review_by: Some(soon), ..ConnectionFilter::default() };
+    let end = ConnectionFilter { agent, ends_by: Some(soon), ..ConnectionFilter::default() };
+    for (kind, filter) in [("connection_review", review), ("connection_end", end)] {
         for row in store.connections(&filter, None, DATES_MAX, 0).await?.iter().filter(|row| alive(row)) {
-            let at = at(row);
+            let at = if filter.review_by.is_some() { row.review_at } else { row.ends_at };
             told.push(json!({
                 "type": kind, "id": row.id, "at": at, "due": at.is_some_and(|at| at <= now),
                 "connection": connections::shown(asked, row).await?,

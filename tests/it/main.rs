@@ -17,6 +17,7 @@ mod limits;
 mod misbehaving;
 mod requests;
 mod revocation;
+mod secrets;
 mod streams;
 mod terms;
 mod transport;

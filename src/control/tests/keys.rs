@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::{EventFilter, EventPage};
 
 #[tokio::test]
 async fn a_key_is_made_by_its_agent_or_an_admin_and_shown_once() {
@@ -143,7 +144,7 @@ async fn without_grace_the_first_use_of_the_new_key_ends_the_old_and_all_before_
     for gone in [&first, &second] {
         assert!(!works(&api, gone).await);
     }
-    let kept = api.bench.store.admin_events(None, 50).await.expect("reads");
+    let kept = api.bench.store.admin_events(&EventFilter::default(), &EventPage::newest(50)).await.expect("reads");
     let ended: Vec<_> = kept.iter().filter(|event| event.action == "key.expire").map(|event| &event.actor).collect();
     assert_eq!(ended, ["gateway", "gateway"]);
 }

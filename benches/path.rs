@@ -133,6 +133,7 @@ fn directory(keys: u128) -> Directory {
             expires_at: None,
             last_used_at: None,
             created_at: Timestamp(0),
+            replaces: None,
         })
         .collect();
     let rows = DirectoryRows { agents: vec![agent], keys, ..DirectoryRows::default() };

@@ -10,6 +10,7 @@ ALTER TABLE agents ADD COLUMN next_signing_secret_from TEXT;
 
 ALTER TABLE connections ADD COLUMN purpose TEXT;
 ALTER TABLE connections ADD COLUMN operations TEXT;                 -- JSON list of A2A operations; NULL: all
+ALTER TABLE connections ADD COLUMN operations_fixed INTEGER NOT NULL DEFAULT 0; -- by an operator: they outlive the agreement
 ALTER TABLE connections ADD COLUMN review_at TEXT;                  -- somebody should look at it then; nothing stops
 
 ALTER TABLE api_keys ADD COLUMN replaces TEXT;                      -- the key that ends once this one has been used

@@ -12,8 +12,11 @@ mod connections;
 mod cursor;
 mod events;
 mod forms;
+mod history;
 mod import;
 mod keys;
+mod me;
+mod notifications;
 mod openapi;
 mod operators;
 mod problem;
@@ -140,10 +143,15 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
         .routes(routes!(agents::find))
         .routes(routes!(agents::show, agents::update, agents::delete))
         .routes(routes!(agents::card))
+        .routes(routes!(history::agent))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
+        .routes(routes!(keys::rotate))
         .routes(routes!(connections::list, connections::create))
         .routes(routes!(connections::show, connections::update, connections::end))
+        .routes(routes!(connections::history))
+        .routes(routes!(me::show))
+        .routes(routes!(notifications::list))
         .routes(routes!(calls::list))
         .routes(routes!(calls::active))
         .routes(routes!(story::show))

@@ -36,6 +36,10 @@ pub(super) struct Key {
     name: String,
     /// Its beginning, to recognise it by; null for imported keys.
     hint: Option<String>,
+    /// `active` or `expired`.
+    state: &'static str,
+    /// The key that ends once this one has been used.
+    replaces: Option<Uuid>,
     /// Refused from then on.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
@@ -60,8 +64,11 @@ pub(super) struct NewKey {
 }
 
 /// A key; never the key itself.
-pub(super) fn key(row: &KeyRow) -> Key {
+pub(super) fn key(row: &KeyRow, now: Timestamp) -> Key {
+    let expired = row.expires_at.is_some_and(|end| end <= now);
     Key {
+        state: if expired { "expired" } else { "active" },
+        replaces: row.replaces.map(|old| old.key),
         id: row.id,
         agent_id: row.agent_id,
         name: row.name.clone(),

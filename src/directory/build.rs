@@ -97,7 +97,8 @@ impl Builder {
             }
         }
         next.keys.extend(rows.keys.iter().filter_map(|row| key(row, &next.agents, previous)));
-        next.key_ids = next.keys.values().map(|key| key.id).collect();
+        next.key_ends = next.keys.values().map(|key| (key.id, key.expires_at)).collect();
+        next.successors = next.keys.values().filter(|key| key.replaces_another).cloned().collect();
         for row in &rows.connections {
             next.connections.insert(pair(row.requester_id, row.target_id), self.connection(row, previous));
         }
@@ -210,6 +211,7 @@ impl Builder {
             status: row.status,
             blocked: row.blocked_by_requester || row.blocked_by_target,
             ends_at: row.ends_at,
+            operations: row.operations,
             towards_target: direction(row.target_id),
             towards_requester: direction(row.requester_id),
         })
@@ -232,7 +234,8 @@ fn key(row: &KeyRow, agents: &Map<Uuid, Arc<Agent>>, previous: &Directory) -> Op
         Some(before) => Arc::clone(&before.last_use),
         None => Arc::new(LastUse::kept_at(row.last_used_at)),
     };
-    Some((row.digest, Arc::new(Key { id: row.id, agent, expires_at: row.expires_at, last_use })))
+    let replaces_another = row.replaces.is_some();
+    Some((row.digest, Arc::new(Key { id: row.id, agent, expires_at: row.expires_at, last_use, replaces_another })))
 }
 
 fn timeouts(own: &AgentTimeouts, defaults: Timeouts) -> Timeouts {

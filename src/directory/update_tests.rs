@@ -40,9 +40,13 @@ fn told(directory: &Directory) -> Vec<String> {
     for (digest, key) in &directory.keys {
         lines.push(format!("{digest:?} {} of {} {:?} {:?}", key.id, key.agent.id, key.agent.name, key.expires_at));
     }
-    lines.extend(directory.key_ids.iter().map(|id| format!("key {id}")));
+    lines.extend(directory.key_ends.iter().map(|(id, end)| format!("key {id} until {end:?}")));
+    lines.extend(directory.successors.iter().map(|key| format!("successor {}", key.id)));
     for ((one, other), tie) in &directory.connections {
-        lines.push(format!("{one} {other} {} {:?} {} {:?}", tie.id, tie.status, tie.blocked, tie.ends_at));
+        lines.push(format!(
+            "{one} {other} {} {:?} {} {:?} {:?}",
+            tie.id, tie.status, tie.blocked, tie.ends_at, tie.operations
+        ));
     }
     lines.sort();
     lines.push(directory.revision.to_string());
@@ -74,13 +78,13 @@ async fn change(bench: &Bench, what: u8, one: usize, other: usize) {
         }
         (7, Some(requester_id), Some(target_id)) => {
             let terms = Terms::default();
-            let wish = NewConnection { requester_id, target_id, message: None, at_once: None, terms };
+            let wish = NewConnection { requester_id, target_id, message: None, at_once: None, terms, reason: None };
             drop(registry.request_connection(&Actor::Agent(requester_id), wish).await);
         }
         (8, ..) => {
             if let Some(row) = rows.connections.get(one % rows.connections.len().max(1)) {
                 let action = Action::ALL[other % Action::ALL.len()];
-                drop(registry.change_connection(&admin(), row.id, Some(action), None, Terms::default()).await);
+                drop(registry.change_connection(&admin(), row.id, action).await);
             }
         }
         (9, ..) => {
@@ -161,6 +165,7 @@ async fn connections_go_with_their_row_and_with_their_agents() {
         message: None,
         at_once: Some(Action::Accept),
         terms: Terms::default(),
+        reason: None,
     };
     let tie = bench.registry.request_connection(&admin(), wish).await.expect("connects").id;
     let built = builder.build(bench.store.directory_rows().await.expect("reads"), &Directory::default());
@@ -170,7 +175,7 @@ async fn connections_go_with_their_row_and_with_their_agents() {
     assert!(builder.update(&gone, &built).connection(one, two).is_none(), "its row is gone");
 
     // An ended connection is not changed by the end of one of its agents.
-    bench.registry.change_connection(&admin(), tie, Some(Action::End), None, Terms::default()).await.expect("ends");
+    bench.registry.change_connection(&admin(), tie, Action::End).await.expect("ends");
     let ended = builder.build(bench.store.directory_rows().await.expect("reads"), &built);
     bench.registry.delete_agent(&admin(), two).await.expect("deletes");
     let changes = bench.store.directory_changes(ended.revision).await.expect("reads").expect("few");

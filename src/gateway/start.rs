@@ -119,7 +119,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     // The directory, and what keeps it true.
     let networks: AllowedNetworks = Arc::new(ArcSwap::from_pointee(config.agents.allow_networks.clone()));
     let builder = super::reload::builder(&config, public_url.as_str(), &vault, &limits, &policy.load(), &networks);
-    let world = Arc::new(World::new(store.clone(), builder, Arc::clone(&directory), workers.clone()));
+    let world = Arc::new(World::new(store.clone(), builder, Arc::clone(&directory), workers.clone(), clock.clone()));
     world.rebuild().await;
 
     // The control plane.
@@ -172,6 +172,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let admin_url = PublicUrl::of_listener(addresses.1, admin_tls.is_some()).as_str().to_owned();
     let upkeep = Upkeep {
         world: Arc::clone(&world),
+        registry: Arc::clone(&registry),
         limits: Arc::clone(&limits),
         certificates: public_tls.iter().chain(&admin_tls).map(Arc::clone).collect(),
     };

@@ -200,6 +200,8 @@ impl Worker {
 
         // 6. Authorize.
         policy::authorize(&policy, call.intent.trust_level)?;
+        let agreed = standing.connection().and_then(|connection| connection.operations_towards(target.id));
+        policy::agreed(call.intent.operation, agreed)?;
         let push = inline_push || call.intent.operation.is_push_config();
         if push && target.push == PushMode::Refuse {
             return Err(Reason::PushRefused.into());
@@ -228,9 +230,10 @@ impl Worker {
         }
 
         // 9. Forward, 10. answer, 11. close the record: from here on the record knows its end.
-        let entered = self.live.enter(call.intent.request_id, parties(&caller, &target));
+        let parties = parties(&caller, &standing, &target, call.intent.operation);
+        let entered = self.live.enter(call.intent.request_id, parties);
         // A change of the directory since it was looked at has not found this call among the live ones; one from now on does.
-        if let Some(cut) = taken_back(&self.shared.directory.load(), &parties(&caller, &target)) {
+        if let Some(cut) = taken_back(&self.shared.directory.load(), &parties, self.shared.clock.wall()) {
             entered.tap.cut(cut);
         }
         open.entered = Some(entered);
@@ -412,8 +415,13 @@ fn dialect(head: &Parts, method: Option<&str>) -> Dialect {
     }
 }
 
-fn parties(caller: &Caller, target: &Agent) -> Parties {
-    Parties { caller: caller.agent_id(), credential: caller.credential_id(), target: target.id }
+fn parties(caller: &Caller, standing: &Standing, target: &Agent, operation: Operation) -> Parties {
+    Parties {
+        caller: caller.agent_id(),
+        credential: caller.credential_id(),
+        target: target.id,
+        connected_for: matches!(standing, Standing::Connected(_)).then_some(operation),
+    }
 }
 
 /// Lets every task that is ready now run once, without a turn of the event loop.

@@ -165,6 +165,7 @@ impl From<Denial> for Refusal {
         let reason = match denial {
             Denial::Blocked => Reason::Blocked,
             Denial::AnonymousNotAdmitted => Reason::CredentialMissing,
+            Denial::OperationNotAgreed { operation, agreed } => Reason::OperationNotAgreed { operation, agreed },
         };
         Self::new(reason).by_rule(denial.rule())
     }

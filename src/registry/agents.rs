@@ -86,6 +86,7 @@ impl Registry {
             expires_at: None,
             last_used_at: None,
             created_at: now,
+            replaces: None,
         };
         for nth in 1.. {
             row.slug = match &wanted_slug {
@@ -170,7 +171,7 @@ impl Registry {
         }
         let before = self.store.agent(id).await?.ok_or(RegistryError::NotFound("agent"))?;
         let event = self.event(who, "agent.delete", id, Some(snapshot(&before)), None);
-        match self.store.delete_agent(id, self.clock.wall(), &event).await {
+        match self.store.delete_agent(id, self.clock.wall(), &event, |row| self.end_with_agent(who, row)).await {
             Err(StoreError::NotFound) => return Err(RegistryError::NotFound("agent")),
             other => other?,
         }

@@ -14,6 +14,7 @@ pub mod names;
 pub mod network;
 pub mod operators;
 mod probe;
+mod terms;
 pub mod token;
 pub mod transition;
 pub mod vault;

@@ -4,8 +4,10 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite, Transaction, query::Query};
 use uuid::Uuid;
 
-use super::rows::{AdminEvent, AdminState, AgentRow, AgentTimeouts, HealthStatus, HeldCard, KeyRow, PushMode};
-use super::{Store, StoreError, columns, events, keys};
+use super::rows::{
+    AdminEvent, AdminState, AgentRow, AgentTimeouts, ConnectionRow, HealthStatus, HeldCard, KeyRow, PushMode,
+};
+use super::{Store, StoreError, columns, connections, events, keys};
 use crate::clock::Timestamp;
 
 /// Which agents a list shows. What is not asked for does not filter.
@@ -256,11 +258,18 @@ impl Store {
         Ok(row)
     }
 
-    /// Marks an agent deleted; its keys and secrets go, its connections end, its endpoint is free again.
+    /// Marks an agent deleted; its keys and secrets go, its endpoint is free again, and its connections become what `end`
+    /// makes of them, each with an event of its own.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown or deleted agent.
-    pub async fn delete_agent(&self, id: Uuid, at: Timestamp, event: &AdminEvent) -> Result<(), StoreError> {
+    pub async fn delete_agent(
+        &self,
+        id: Uuid,
+        at: Timestamp,
+        event: &AdminEvent,
+        end: impl Fn(&ConnectionRow) -> (ConnectionRow, AdminEvent) + Send,
+    ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
             "UPDATE agents SET state = 'deleted', signing_secret = x'', next_signing_secret = NULL, \
@@ -275,11 +284,16 @@ impl Store {
             return Err(StoreError::NotFound);
         }
         sqlx::query("DELETE FROM api_keys WHERE agent_id = $1").bind(id.to_string()).execute(&mut *tx).await?;
-        sqlx::query("UPDATE connections SET status = 'ended', resolved_at = $2 WHERE (requester_id = $1 OR target_id = $1) AND status <> 'ended'")
-            .bind(id.to_string())
-            .bind(at.to_string())
-            .execute(&mut *tx)
-            .await?;
+        let open =
+            sqlx::query("SELECT * FROM connections WHERE (requester_id = $1 OR target_id = $1) AND status <> 'ended'")
+                .bind(id.to_string())
+                .fetch_all(&mut *tx)
+                .await?;
+        for found in &open {
+            let (ended, event) = end(&connections::read(found)?);
+            connections::write(&mut tx, &ended).await?;
+            events::write(&mut tx, &event).await?;
+        }
         events::write(&mut tx, event).await?;
         Ok(tx.commit().await?)
     }

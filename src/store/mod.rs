@@ -29,6 +29,7 @@ use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, Sq
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use agents::AgentFilter;
+pub use connections::ConnectionFilter;
 pub use error::StoreError;
 pub use events::{EventFilter, EventPage};
 pub use tally::Tally;

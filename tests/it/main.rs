@@ -19,4 +19,5 @@ mod requests;
 mod revocation;
 mod secrets;
 mod streams;
+mod terms;
 mod transport;

@@ -241,7 +241,7 @@ async fn agents_that_are_not_listed_exist_for_those_they_deal_with_only() {
     let list = api.public(Method::GET, "/api/connections", Some(&hidden_key), None).await.body;
     let path = format!("/api/connections/{}", list["connections"][0]["id"].as_str().expect("an id"));
     for (action, status) in [("block", 404), ("unblock", 404), ("accept", 200)] {
-        // To block a request is to decline it: what is between them is over until the friend is asked again.
+        // To block whom one has asked is to take the request back: what is between them is over until the friend is asked again.
         if action == "accept" {
             let wish = json!({"target_agent_id": friend});
             assert_eq!(api.public(Method::POST, "/api/connections", Some(&hidden_key), Some(wish)).await.status, 201);

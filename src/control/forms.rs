@@ -105,3 +105,15 @@ pub(super) struct ConnectionChange {
     #[schema(format = DateTime)]
     ends_at: Option<String>,
 }
+
+/// A new operator.
+#[derive(ToSchema)]
+pub(super) struct OperatorForm {
+    /// Unique, and no id.
+    name: String,
+    /// `admin` (everything) or `auditor` (reads everything, changes nothing).
+    role: String,
+    /// Refused from then on.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+}

@@ -9,11 +9,15 @@ mod agents;
 mod body;
 mod calls;
 mod connections;
+mod cursor;
+mod events;
 mod forms;
 mod import;
 mod keys;
 mod openapi;
+mod operators;
 mod problem;
+mod readings;
 mod status;
 mod view;
 mod who;
@@ -40,6 +44,7 @@ use crate::limit::Limits;
 use crate::registry::Registry;
 use crate::store::Store;
 use problem::Problem;
+pub use readings::Readings;
 
 /// The largest request body.
 const BODY_MAX: usize = 1024 * 1024;
@@ -65,6 +70,8 @@ pub struct Control {
     pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
     /// Called before the log is read, so that it shows what has just happened.
     pub drain_flush: Option<Flush>,
+    /// What operators read of the log lately.
+    pub readings: Readings,
     /// Whether calls are recorded, which they must be to be served; the text says why not.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -128,7 +135,12 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
         .routes(routes!(openapi::document));
     let router = match door {
         Door::Public => router,
-        Door::Operator => router.routes(routes!(import::openagora)),
+        Door::Operator => router
+            .routes(routes!(operators::list, operators::create))
+            .routes(routes!(operators::remove))
+            .routes(routes!(operators::rotate))
+            .routes(routes!(events::list))
+            .routes(routes!(import::openagora)),
     };
     router.split_for_parts()
 }

@@ -45,7 +45,9 @@ struct ProblemDocument {
 
 /// The document that routes are gathered into.
 pub(super) fn blank() -> OpenApi {
-    OpenApiBuilder::new().info(Info::builder().title("Trust Gateway").version(env!("CARGO_PKG_VERSION")).build()).build()
+    OpenApiBuilder::new()
+        .info(Info::builder().title("Trust Gateway").version(env!("CARGO_PKG_VERSION")).build())
+        .build()
 }
 
 /// The document of one door, as it is served.
@@ -58,7 +60,9 @@ pub(super) fn finish(mut document: OpenApi, door: Door, public_url: &str) -> Byt
     })]);
     let components = document.components.get_or_insert_with(Components::new);
     components.schemas.insert("Problem".to_owned(), ProblemDocument::schema());
-    components.security_schemes.insert("bearer".to_owned(), SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)).into());
+    components
+        .security_schemes
+        .insert("bearer".to_owned(), SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)).into());
     components
         .security_schemes
         .insert("api_key".to_owned(), SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))).into());

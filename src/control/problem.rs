@@ -64,7 +64,9 @@ impl Problem {
     pub(super) fn instead_of_text(response: Response) -> Response {
         let status = response.status();
         let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        if !(status.is_client_error() || status.is_server_error()) || !kind.is_none_or(|kind| kind.starts_with(b"text/")) {
+        if !(status.is_client_error() || status.is_server_error())
+            || !kind.is_none_or(|kind| kind.starts_with(b"text/"))
+        {
             return response;
         }
         Self::new(status.as_u16(), "this request cannot be read: check its path").into_response()

@@ -11,24 +11,24 @@ use super::view;
 use super::who::Asked;
 use crate::store::{EventFilter, EventPage};
 
-/// A page of the log of changes.
+/// A page of changes.
 #[derive(Serialize, ToSchema)]
 struct EventList {
     /// Newest first.
     events: Vec<view::Event>,
-    /// Send it back as `next` for the next page; null: there is none.
+    /// Continues the list as `next`; null at its end.
     next: Option<String>,
 }
 
-/// What was changed, by whom and why, newest first.
-#[utoipa::path(get, path = "/api/events", operation_id = "list_events", tag = "events",
-    params(("actor" = Option<String>, Query, description = "Such as `operator:NAME`"),
-        ("action" = Option<String>, Query, description = "Such as `agent.create`, or `agent` for all of its kind"),
-        ("subject" = Option<String>, Query, description = "The id of what was changed; an agent's slug"),
-        ("since" = Option<String>, Query, description = "A time", format = DateTime),
-        ("until" = Option<String>, Query, description = "A time", format = DateTime),
-        ("next" = Option<String>, Query, description = "The `next` of the page before"),
-        ("limit" = Option<u32>, Query, description = "At most 200; 50 unless said", minimum = 1)),
+/// What was changed, by whom, from what to what, and why; and who read the call log.
+#[utoipa::path(get, path = "/api/events", operation_id = "list_events", tag = "operators",
+    params(("subject" = Option<String>, Query, description = "The id of what was changed, or the slug of an agent"),
+        ("actor" = Option<String>, Query, description = "`operator:NAME`, `agent:ID`, `anonymous` or `gateway`"),
+        ("action" = Option<String>, Query, description = "`connection.block`, or `connection` for all of that kind"),
+        ("since" = Option<String>, Query, description = "Not before this time (RFC 3339)"),
+        ("until" = Option<String>, Query, description = "Before this time (RFC 3339)"),
+        ("limit" = Option<u32>, Query, description = "At most so many, up to 200", minimum = 1),
+        ("next" = Option<String>, Query, description = "The `next` of the page before")),
     responses((status = 200, description = "A page", body = EventList)))]
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     let parameters = &asked.parameters;
@@ -50,6 +50,5 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     let after = parameters.word("next", "the next of the page before", cursor::read)?;
     let mut events = asked.control.store.admin_events(&filter, &EventPage { after, limit: limit + 1 }).await?;
     let next = cursor::page(&mut events, limit, |event| (event.at, event.id));
-    let events = events.iter().map(view::event).collect();
-    Ok(Json(EventList { events, next }).into_response())
+    Ok(Json(EventList { events: events.iter().map(view::event).collect(), next }).into_response())
 }

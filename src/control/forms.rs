@@ -109,11 +109,11 @@ pub(super) struct ConnectionChange {
 /// A new operator.
 #[derive(ToSchema)]
 pub(super) struct OperatorForm {
-    /// Unique, and no id.
+    /// Unique; names it in the log of changes.
     name: String,
-    /// `admin` (everything) or `auditor` (reads everything, changes nothing).
+    /// `admin` or `auditor`.
     role: String,
-    /// Refused from then on.
+    /// The token is refused from then on.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
 }

@@ -17,15 +17,15 @@ use crate::store::rows::{OperatorRole, OperatorRow};
 
 const WARNING: &str = "Keep the token now: it is not shown again.";
 
-/// The operators.
+/// Who may use this door.
 #[derive(Serialize, ToSchema)]
 struct OperatorList {
-    /// By name.
+    /// All of them, by name.
     operators: Vec<view::Operator>,
 }
 
-fn with_token(row: &OperatorRow, token: NewToken) -> view::NewOperator {
-    view::NewOperator { operator: view::operator(row), token: token.text, warning: WARNING }
+fn with_token(row: &OperatorRow, token: NewToken) -> view::NewToken {
+    view::NewToken { row: view::operator(row), token: token.text, warning: WARNING }
 }
 
 /// The operator with this id or name.
@@ -35,7 +35,7 @@ async fn named(asked: &Asked, name: &str) -> Result<OperatorRow, Problem> {
     found.ok_or_else(|| Problem::not_found("Operator not found"))
 }
 
-/// Who may use this door.
+/// The operators, without their tokens.
 #[utoipa::path(get, path = "/api/operators", operation_id = "list_operators", tag = "operators",
     responses((status = 200, description = "All of them", body = OperatorList)))]
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
@@ -46,8 +46,8 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
 /// Makes an operator; the answer shows its token this once.
 #[utoipa::path(post, path = "/api/operators", operation_id = "create_operator", tag = "operators",
     request_body = OperatorForm,
-    responses((status = 201, description = "Made", body = view::NewOperator),
-        (status = 409, description = "The name is taken")))]
+    responses((status = 201, description = "Made", body = view::NewToken),
+        (status = 409, description = "There is one of this name")))]
 pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     let members = asked.members()?;
     let name = members.plain_text("name")?.ok_or_else(|| Problem::invalid("name", "is missing"))?;
@@ -58,9 +58,9 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     Ok((StatusCode::CREATED, no_store(), Json(with_token(&row, token))).into_response())
 }
 
-/// Takes an operator away; its token is refused when the answer is there. The last admin stays.
+/// Takes an operator away; its token stops working at once. The last admin stays.
 #[utoipa::path(delete, path = "/api/operators/{id}", operation_id = "remove_operator", tag = "operators",
-    params(("id" = String, Path, description = "The operator's id or name")),
+    params(("id" = String, Path, description = "Id or name")),
     responses((status = 204, description = "Gone"), (status = 409, description = "It is the last admin")))]
 pub(super) async fn remove(Path(name): Path<String>, asked: Asked) -> Result<Response, Problem> {
     let row = named(&asked, &name).await?;
@@ -68,10 +68,10 @@ pub(super) async fn remove(Path(name): Path<String>, asked: Asked) -> Result<Res
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Makes a new token, which replaces the old one at once.
+/// Gives an operator a new token in place of the one it has, which stops working at once.
 #[utoipa::path(post, path = "/api/operators/{id}/rotate", operation_id = "rotate_operator", tag = "operators",
-    params(("id" = String, Path, description = "The operator's id or name")),
-    responses((status = 200, description = "The new token, shown this once", body = view::NewOperator)))]
+    params(("id" = String, Path, description = "Id or name")),
+    responses((status = 200, description = "The new token", body = view::NewToken)))]
 pub(super) async fn rotate(Path(name): Path<String>, asked: Asked) -> Result<Response, Problem> {
     let row = named(&asked, &name).await?;
     let (row, token) = asked.control.registry.rotate_operator(&asked.who, row.id).await?;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub(super) use agent::{Agent, FoundAgent, NewAgent, agent, found_agent};
 pub(super) use call::{ActiveCall, Call, active_call, call};
 pub(super) use connection::{Connection, NewConnection, connection, connection_status};
-pub(super) use operator::{Event, NewOperator, Operator, event, operator};
+pub(super) use operator::{Event, NewToken, Operator, event, operator};
 
 use crate::clock::Timestamp;
 use crate::store::rows::{HealthStatus, KeyRow};

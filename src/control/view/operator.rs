@@ -1,4 +1,4 @@
-//! Operators, and what was changed: for the operator listener.
+//! Operators, and what was changed by whom.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,14 +8,14 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::store::rows::{AdminEvent, OperatorRow};
 
-/// Somebody with a token for the operator listener; never the token itself.
+/// Somebody with a token for the operators' listener; never the token itself.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::control) struct Operator {
     /// Names it.
     id: Uuid,
-    /// Unique; names it in the log of changes.
+    /// Names it, too, also in the log of changes.
     name: String,
-    /// `admin` or `auditor`.
+    /// `admin` changes everything; `auditor` reads everything and changes nothing.
     role: &'static str,
     /// The token's beginning, to recognise it by.
     hint: Option<String>,
@@ -30,13 +30,13 @@ pub(in crate::control) struct Operator {
     created_at: Timestamp,
 }
 
-/// An operator with a token that has just been made.
+/// An operator whose token has just been made.
 #[derive(Serialize, ToSchema)]
-pub(in crate::control) struct NewOperator {
-    /// The operator.
+pub(in crate::control) struct NewToken {
+    /// What stays to be seen of it.
     #[serde(flatten)]
-    pub(in crate::control) operator: Operator,
-    /// The token, shown this once.
+    pub(in crate::control) row: Operator,
+    /// The token itself, shown this once.
     pub(in crate::control) token: String,
     /// What to do now.
     pub(in crate::control) warning: &'static str,
@@ -54,13 +54,13 @@ pub(in crate::control) struct Event {
     actor: String,
     /// `agent.create`, `connection.block`, ...
     action: String,
-    /// The id of what was changed.
+    /// The id of what was changed; `calls` for readings.
     subject: String,
-    /// What it was, secrets masked.
+    /// What it was, secrets masked; null where there was nothing.
     before: Option<Value>,
     /// What it became, likewise.
     after: Option<Value>,
-    /// Why, as whoever made the change said.
+    /// Why, as whoever did it said.
     reason: Option<String>,
 }
 
@@ -79,7 +79,7 @@ pub(in crate::control) fn operator(row: &OperatorRow) -> Operator {
 
 /// One change, with what it was and became as the objects they were.
 pub(in crate::control) fn event(event: &AdminEvent) -> Event {
-    let object = |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let object = |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
     Event {
         id: event.id,
         at: event.at,

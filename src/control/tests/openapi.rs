@@ -68,7 +68,7 @@ async fn strangers_are_not_told_of_what_is_for_operators() {
         for path in ["/api/operators", "/api/events", "/api/import/openagora"] {
             assert_eq!(document["paths"].get(path).is_some(), there, "{path}");
         }
-        assert_eq!(document["components"]["schemas"].get("NewOperator").is_some(), there);
+        assert_eq!(document["components"]["schemas"].get("NewToken").is_some(), there);
     }
 }
 

@@ -6,6 +6,7 @@ mod connections;
 mod import;
 mod keys;
 mod me;
+mod openapi;
 mod operators;
 
 use std::net::Ipv4Addr;

@@ -61,10 +61,11 @@ pub(in crate::control) struct Agent {
     updated_at: Timestamp,
     /// Shown to the agent itself and to operators.
     #[serde(flatten)]
+    #[schema(value_type = AgentPrivate)]
     private: Option<AgentPrivate>,
 }
 
-/// What only the agent itself and operators are shown.
+/// What only the agent itself and operators are shown: to others these members are not there.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::control) struct AgentPrivate {
     /// Where the agent really is.
@@ -77,26 +78,36 @@ pub(in crate::control) struct AgentPrivate {
     /// Why its health is what it is.
     health_reason: Option<String>,
     /// Further paths that are public.
+    #[schema(required = false)]
     subpaths: Vec<String>,
     /// `pending`, `active`, `disabled` or `deleted`.
+    #[schema(required = false)]
     state: &'static str,
     /// Whether strangers find it.
+    #[schema(required = false)]
     listed: bool,
     /// Whether it may be on a private network.
+    #[schema(required = false)]
     registered_by_operator: bool,
     /// `refuse` or `pass`: what happens to push configurations.
+    #[schema(required = false)]
     push: &'static str,
     /// Whether the caller's `X-Agent-Authorization` is passed on.
+    #[schema(required = false)]
     pass_authorization: bool,
     /// Whether large bodies are signed too.
+    #[schema(required = false)]
     sign_large_bodies: bool,
     /// Whether it is spoken to in HTTP/2.
+    #[schema(required = false)]
     http2: bool,
     /// Calls in flight at once; null: the default.
     max_in_flight: Option<u32>,
     /// Its own time limits.
+    #[schema(required = false)]
     timeouts: Timeouts,
     /// Whether the gateway shows it a credential.
+    #[schema(required = false)]
     has_upstream_credential: bool,
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::a2a::EnvelopeError;
 
-const ALL: [Reason; 30] = [
+const ALL: [Reason; 31] = [
     Reason::CredentialMissing,
     Reason::CredentialInvalid,
     Reason::CredentialAmbiguous,
@@ -22,6 +22,7 @@ const ALL: [Reason; 30] = [
     Reason::GatewayBusy,
     Reason::AgentDisabled,
     Reason::ConnectFailed,
+    Reason::CircuitOpen,
     Reason::UpstreamTimeout,
     Reason::AgentGone,
     Reason::InvalidAnswer,

@@ -23,6 +23,11 @@ impl Members {
         }
     }
 
+    /// Members that were read already.
+    pub(super) fn of(members: Map<String, Value>) -> Self {
+        Self(members)
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }

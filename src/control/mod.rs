@@ -9,6 +9,7 @@ mod agents;
 mod body;
 mod calls;
 mod connections;
+mod import;
 mod keys;
 mod problem;
 mod status;
@@ -26,7 +27,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use futures_util::future::BoxFuture;
 
 use crate::audit::record::Intent;
@@ -98,8 +99,13 @@ pub fn operator(control: Arc<Control>) -> Router {
     routes(Entry { control, door: Door::Operator })
 }
 
+/// The largest request body at `path`.
+fn body_max(path: &str) -> usize {
+    if path == import::PATH { import::EXPORT_MAX } else { BODY_MAX }
+}
+
 fn routes(entry: Entry) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/api/agents", get(agents::list).post(agents::create))
         .route("/api/agents/find", get(agents::find))
         .route("/api/agents/{id}", get(agents::show).put(agents::update).patch(agents::update).delete(agents::delete))
@@ -114,7 +120,12 @@ fn routes(entry: Entry) -> Router {
         .route("/api/calls", get(calls::list))
         .route("/api/calls/active", get(calls::active))
         .route("/livez", get(status::live))
-        .route("/readyz", get(status::ready))
+        .route("/readyz", get(status::ready));
+    let router = match entry.door {
+        Door::Public => router,
+        Door::Operator => router.route(import::PATH, post(import::openagora)),
+    };
+    router
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || Problem::new(405, "this method is not allowed here"))
         .with_state(entry)

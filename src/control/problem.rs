@@ -55,6 +55,11 @@ impl Problem {
         Self::new(503, detail).retry_after(1)
     }
 
+    /// What is wrong.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     fn retry_after(mut self, seconds: u64) -> Self {
         self.headers.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
         self.with("retry_after", json!(seconds))

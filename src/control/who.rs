@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::body::{Members, Parameters};
 use super::problem::Problem;
-use super::{BODY_MAX, Control, Door, Entry, Source};
+use super::{Control, Door, Entry, Source, body_max};
 use crate::identity::{self, Caller, CredentialError};
 use crate::limit::Abuse;
 use crate::registry::Actor;
@@ -53,17 +53,17 @@ impl FromRequest<Entry> for Asked {
             parameters: Parameters::parse(head.uri.query()),
             headers: head.headers,
             source,
-            body: if changes { read(body).await? } else { Bytes::new() },
+            body: if changes { read(body, body_max(head.uri.path())).await? } else { Bytes::new() },
         })
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    to_bytes(body, BODY_MAX).await.map_err(|error| {
+async fn read(body: Body, most: usize) -> Result<Bytes, Problem> {
+    to_bytes(body, most).await.map_err(|error| {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(inner) = cause {
             if inner.is::<http_body_util::LengthLimitError>() {
-                return Problem::new(413, format!("the body is longer than {BODY_MAX} bytes"));
+                return Problem::new(413, format!("the body is longer than {most} bytes"));
             }
             cause = inner.source();
         }

@@ -52,6 +52,7 @@ pub struct Gateway {
     server: Server,
     reloadable: Arc<Reloadable>,
     stop: watch::Sender<bool>,
+    operators: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -196,8 +197,10 @@ impl Gateway {
     /// Stops: no new connections, open calls may end within the drain time, every record becomes a row.
     pub async fn shutdown(self) {
         drop(self.serving);
+        // Operators can look on while open calls end.
         self.server.shutdown().await;
         let _ = self.stop.send(true);
+        let _ = self.operators.await;
         for task in self.tasks {
             // Each ends at its next turn; what a probe is waiting for is not worth waiting for.
             task.abort();

@@ -173,17 +173,14 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         limits: Arc::clone(&limits),
         certificates: public_tls.iter().chain(&admin_tls).map(Arc::clone).collect(),
     };
-    let tasks = vec![
-        tokio::spawn(async move { health.run().await }),
-        tokio::spawn(upkeep.run()),
-        tokio::spawn(server::operator::serve(
-            admin,
-            entry::entry(control::operator(Arc::clone(&control)), Arc::clone(&settings)),
-            admin_tls.clone(),
-            server_settings.clone(),
-            stopping,
-        )),
-    ];
+    let tasks = vec![tokio::spawn(async move { health.run().await }), tokio::spawn(upkeep.run())];
+    let operators = tokio::spawn(server::operator::serve(
+        admin,
+        entry::entry(control::operator(Arc::clone(&control)), Arc::clone(&settings)),
+        admin_tls.clone(),
+        server_settings.clone(),
+        stopping,
+    ));
     let api = entry::entry(control::public(Arc::clone(&control)), Arc::clone(&settings));
     let server = Server::start(public, workers, api, public_tls.clone(), &server_settings)
         .map_err(|error| StartError::Other(format!("the workers cannot be started: {error}")))?;
@@ -218,6 +215,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         server,
         reloadable: Arc::new(reloadable),
         stop,
+        operators,
         tasks,
     })
 }

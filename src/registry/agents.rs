@@ -69,45 +69,7 @@ impl Registry {
         }
         let now = self.clock.wall();
         let id = Uuid::now_v7();
-        let mut random = [0; 32];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| super::vault::VaultError::Failed)?;
-        let signing_secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut row = AgentRow {
-            id,
-            slug: String::new(),
-            name: String::new(),
-            description: String::new(),
-            provider: None,
-            avatar_url: None,
-            endpoint_url: None,
-            card_url: None,
-            subpaths: Vec::new(),
-            capabilities: Vec::new(),
-            skills_json: "[]".to_owned(),
-            payment_json: None,
-            state: AdminState::Active,
-            listed: true,
-            auto_accept_connections: false,
-            registered_by_operator: who.is_admin(),
-            push: PushMode::Refuse,
-            pass_authorization: false,
-            sign_large_bodies: false,
-            http2: false,
-            max_in_flight: None,
-            timeouts: AgentTimeouts::default(),
-            signing_secret: self.vault.seal(Purpose::SigningSecret, id, signing_secret.as_bytes())?,
-            upstream_credential: None,
-            card_json: None,
-            card_fetched_at: None,
-            held_card: None,
-            health_interval_s: None,
-            next_signing_secret: None,
-            health: HealthStatus::Unknown,
-            health_reason: None,
-            health_checked_at: None,
-            created_at: now,
-            updated_at: now,
-        };
+        let (mut row, signing_secret) = self.fresh(id, who.is_admin())?;
         if changes.name.is_none() {
             return Err(RegistryError::invalid("name", "is missing"));
         }
@@ -216,8 +178,53 @@ impl Registry {
         Ok(())
     }
 
+    /// A row with nothing said in it yet, and its signing secret.
+    pub(super) fn fresh(&self, id: Uuid, registered_by_operator: bool) -> Result<(AgentRow, String), RegistryError> {
+        let now = self.clock.wall();
+        let mut random = [0; 32];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| super::vault::VaultError::Failed)?;
+        let signing_secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let row = AgentRow {
+            id,
+            slug: String::new(),
+            name: String::new(),
+            description: String::new(),
+            provider: None,
+            avatar_url: None,
+            endpoint_url: None,
+            card_url: None,
+            subpaths: Vec::new(),
+            capabilities: Vec::new(),
+            skills_json: "[]".to_owned(),
+            payment_json: None,
+            state: AdminState::Active,
+            listed: true,
+            auto_accept_connections: false,
+            registered_by_operator,
+            push: PushMode::Refuse,
+            pass_authorization: false,
+            sign_large_bodies: false,
+            http2: false,
+            max_in_flight: None,
+            timeouts: AgentTimeouts::default(),
+            signing_secret: self.vault.seal(Purpose::SigningSecret, id, signing_secret.as_bytes())?,
+            upstream_credential: None,
+            card_json: None,
+            card_fetched_at: None,
+            held_card: None,
+            health_interval_s: None,
+            next_signing_secret: None,
+            health: HealthStatus::Unknown,
+            health_reason: None,
+            health_checked_at: None,
+            created_at: now,
+            updated_at: now,
+        };
+        Ok((row, signing_secret))
+    }
+
     /// Checks every changed value and puts it into `row`.
-    fn apply(&self, who: &Actor, row: &mut AgentRow, changes: AgentChanges) -> Result<(), RegistryError> {
+    pub(super) fn apply(&self, who: &Actor, row: &mut AgentRow, changes: AgentChanges) -> Result<(), RegistryError> {
         let optional = |member: &str, text: Option<String>, max| match text {
             Some(text) => check_text(member, &text, max, false).map(|text| Some(text).filter(|text| !text.is_empty())),
             None => Ok(None),
@@ -407,7 +414,7 @@ fn taken(error: StoreError, row: &AgentRow) -> RegistryError {
 }
 
 /// The row as the log of changes keeps it: no secret in it.
-fn snapshot(row: &AgentRow) -> Value {
+pub(super) fn snapshot(row: &AgentRow) -> Value {
     json!({
         "slug": row.slug, "name": row.name, "description": row.description, "provider": row.provider,
         "avatar_url": row.avatar_url, "endpoint_url": row.endpoint_url, "card_url": row.card_url,

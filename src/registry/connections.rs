@@ -248,7 +248,7 @@ fn side_of(row: &ConnectionRow, agent: Uuid) -> Side {
     if row.requester_id == agent { Side::Requester } else { Side::Target }
 }
 
-fn snapshot(row: &ConnectionRow) -> Value {
+pub(super) fn snapshot(row: &ConnectionRow) -> Value {
     json!({
         "requester_id": row.requester_id, "target_id": row.target_id, "status": row.status.as_str(),
         "blocked_by_requester": row.blocked_by_requester, "blocked_by_target": row.blocked_by_target,

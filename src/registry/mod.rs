@@ -8,6 +8,7 @@ pub mod connections;
 pub mod credential;
 mod error;
 pub mod health;
+pub mod import;
 pub mod keys;
 pub mod names;
 pub mod network;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tracing::warn;
 
@@ -33,7 +33,10 @@ pub(super) async fn run(
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, address, place)) => hand_over(&doors, stream, address, place),
+            Ok((stream, address, place)) => match stream.into_std() {
+                Ok(stream) => hand_over(&doors, stream, address, place),
+                Err(error) => warn!(%error, "a connection was lost"),
+            },
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 // Out of descriptors or memory: trying at once again would only burn a core.
@@ -44,13 +47,14 @@ pub(super) async fn run(
     }
 }
 
-async fn accept(
+/// The next connection, once there is a place for it.
+pub(super) async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> io::Result<(StdStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, address) = listener.accept().await?;
-    Ok((stream.into_std()?, address, place))
+    Ok((stream, address, place))
 }
 
 fn hand_over(doors: &[Door], stream: StdStream, address: SocketAddr, place: OwnedSemaphorePermit) {

@@ -186,6 +186,12 @@ async fn claim_slug(tx: &mut Transaction<'static, Sqlite>, slug: &str, agent: Uu
     Ok(())
 }
 
+/// Adds an agent with its slug.
+pub(super) async fn insert(tx: &mut Transaction<'static, Sqlite>, agent: &AgentRow) -> Result<(), StoreError> {
+    bind(sqlx::query(INSERT), agent).execute(&mut **tx).await?;
+    claim_slug(tx, &agent.slug, agent.id).await
+}
+
 /// Frees a slug that only a deleted agent holds.
 async fn release_slug(tx: &mut Transaction<'static, Sqlite>, slug: &str) -> Result<(), StoreError> {
     sqlx::query(
@@ -218,8 +224,7 @@ impl Store {
         if reclaim {
             release_slug(&mut tx, &agent.slug).await?;
         }
-        bind(sqlx::query(INSERT), agent).execute(&mut *tx).await?;
-        claim_slug(&mut tx, &agent.slug, agent.id).await?;
+        insert(&mut tx, agent).await?;
         keys::insert(&mut tx, key).await?;
         events::write(&mut tx, event).await?;
         Ok(tx.commit().await?)

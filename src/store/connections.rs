@@ -30,7 +30,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<ConnectionRow, StoreError> {
     })
 }
 
-async fn write(tx: &mut Transaction<'static, Sqlite>, row: &ConnectionRow) -> Result<(), StoreError> {
+pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, row: &ConnectionRow) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO connections (id, requester_id, target_id, status, blocked_by_requester, blocked_by_target, \
          block_locked, message, rate, period_ms, burst, daily, streams, ends_at, created_at, resolved_at) \

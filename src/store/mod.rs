@@ -10,6 +10,7 @@ mod connections;
 mod directory;
 mod error;
 mod events;
+mod import;
 mod keys;
 mod migrate;
 mod operators;

@@ -1,6 +1,7 @@
 //! The real program from its start to its end: what stops a start, what a reload changes, how it stops.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
@@ -253,4 +254,38 @@ async fn a_wrong_configuration_ends_the_start_with_2_and_touches_nothing() {
         assert!(said.contains(part), "{part} in {said}");
     }
     assert!(!dir.path().join("data").exists(), "nothing was started");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_to_stop_it_answers_what_an_operator_has_begun() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut gateway = Process::start(dir.path(), &[]).await;
+    let body = json!({"name": "late", "slug": "late"}).to_string();
+    let (first, rest) = body.split_at(5);
+    let token = std::fs::read_to_string(dir.path().join("data/admin-token")).expect("written at the first start");
+    let mut operator = Client::connect(gateway.admin).await;
+    let head = format!(
+        "POST /api/agents HTTP/1.1\r\nhost: gw\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{first}",
+        token.trim(),
+        body.len()
+    );
+    operator.write(head).await;
+    let mut idle = Client::connect(gateway.admin).await;
+    idle.send("GET", "/livez", &[], b"").await;
+    assert_eq!(idle.answer().await.status, 200);
+
+    gateway.signal("TERM").await;
+    assert!(idle.ended().await.is_empty(), "a connection without a request is closed");
+    within("no new connection is accepted", async {
+        while tokio::net::TcpStream::connect(gateway.admin).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(!gateway.ends_within(Duration::from_millis(300)).await, "a request is still open");
+    operator.write(rest).await;
+    assert_eq!(operator.answer().await.status, 201);
+    assert!(gateway.ended().await.success());
+    let gateway = Process::start(dir.path(), &[]).await;
+    assert_eq!(gateway.operated("GET", "/api/agents/late", &Value::Null).await["slug"], "late");
 }

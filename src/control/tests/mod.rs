@@ -3,6 +3,7 @@
 mod agents;
 mod calls;
 mod connections;
+mod import;
 mod keys;
 
 use std::net::Ipv4Addr;

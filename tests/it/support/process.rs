@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -106,6 +107,11 @@ impl Process {
     /// Resolves when it has ended.
     pub(crate) async fn ended(mut self) -> ExitStatus {
         within("the program ends", self.child.wait()).await.expect("it can be waited for")
+    }
+
+    /// Whether it ends by itself within `time`.
+    pub(crate) async fn ends_within(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.child.wait()).await.is_ok()
     }
 
     /// What it has logged so far, earlier starts in the same directory included.

@@ -9,6 +9,7 @@ mod agents;
 mod body;
 mod calls;
 mod connections;
+mod health;
 mod import;
 mod keys;
 mod problem;
@@ -34,6 +35,7 @@ use crate::audit::record::Intent;
 use crate::directory;
 use crate::limit::Limits;
 use crate::registry::Registry;
+use crate::registry::health::Health;
 use crate::store::Store;
 use problem::Problem;
 
@@ -47,6 +49,8 @@ pub type Flush = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 pub struct Control {
     /// The rules.
     pub registry: Arc<Registry>,
+    /// Looks at agents.
+    pub health: Arc<Health>,
     /// What is read beside them.
     pub store: Store,
     /// What calls are decided from: the keys of agents, the cards served for them.
@@ -110,6 +114,10 @@ fn routes(entry: Entry) -> Router {
         .route("/api/agents/find", get(agents::find))
         .route("/api/agents/{id}", get(agents::show).put(agents::update).patch(agents::update).delete(agents::delete))
         .route("/api/agents/{id}/agent-card.json", get(agents::card))
+        .route("/api/agents/{id}/probe", axum::routing::post(health::probe))
+        .route("/api/agents/{id}/card/held", get(health::held))
+        .route("/api/agents/{id}/card/accept", axum::routing::post(health::accept))
+        .route("/api/agents/{id}/card/reject", axum::routing::post(health::reject))
         .route("/api/keys", get(keys::list).post(keys::create))
         .route("/api/keys/{id}", axum::routing::delete(keys::revoke))
         .route("/api/connections", get(connections::list).post(connections::create))

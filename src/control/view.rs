@@ -14,6 +14,15 @@ pub(super) fn health(status: HealthStatus) -> &'static str {
     }
 }
 
+/// What is served for an agent, and whether something waits.
+pub(super) fn card_state(row: &AgentRow) -> &'static str {
+    match (&row.card_json, &row.held_card) {
+        (_, Some(_)) => "held",
+        (Some(_), None) => "current",
+        (None, None) => "none",
+    }
+}
+
 fn skills(row: &AgentRow) -> Value {
     serde_json::from_str(&row.skills_json).unwrap_or_else(|_| json!([]))
 }
@@ -55,6 +64,9 @@ pub(super) fn agent(row: &AgentRow, who: &Actor, public_url: &str, connections: 
             "endpoint_url": row.endpoint_url,
             "card_url": row.card_url,
             "card_fetched_at": row.card_fetched_at,
+            "card_state": card_state(row),
+            "held_card": row.held_card.as_ref().map(|held| json!({"at": held.at, "reason": held.reason})),
+            "health": row.health.as_str(),
             "health_reason": row.health_reason,
             "subpaths": row.subpaths,
             "state": row.state.as_str(),

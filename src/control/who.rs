@@ -122,6 +122,11 @@ impl Asked {
         Members::parse(&self.body)
     }
 
+    /// The members of a body that need not be there.
+    pub(super) fn optional_members(&self) -> Result<Members, Problem> {
+        Members::parse(if self.body.is_empty() { b"{}" } else { &self.body })
+    }
+
     /// The agent named by id or slug.
     pub(super) async fn find_agent(&self, name: &str) -> Result<Option<AgentRow>, Problem> {
         Ok(match Uuid::parse_str(name) {

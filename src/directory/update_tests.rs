@@ -89,7 +89,7 @@ async fn change(bench: &Bench, what: u8, one: usize, other: usize) {
             let mut found = row.clone();
             found.health = HealthStatus::Online;
             found.card_json = Some(format!(r#"{{"name":"card {other}"}}"#).into_bytes());
-            bench.store.set_health(row, &found).await.expect("writes");
+            bench.store.set_health(row, &found, bench.clock.wall(), None).await.expect("writes");
         }
         (10, ..) => {
             let used: Vec<_> = rows.keys.iter().map(|key| (key.id, bench.clock.wall())).collect();

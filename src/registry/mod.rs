@@ -4,6 +4,7 @@
 //! directory has been rebuilt from it, so that "done" means "in force". Knows the store, not HTTP.
 
 pub mod agents;
+pub mod cards;
 pub mod connections;
 pub mod credential;
 mod error;
@@ -17,6 +18,7 @@ mod probe;
 pub mod token;
 pub mod transition;
 pub mod vault;
+mod verdict;
 
 use std::sync::Arc;
 

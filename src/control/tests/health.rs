@@ -1,4 +1,6 @@
 use super::*;
+use crate::store::rows::AdminEvent;
+use crate::store::{EventFilter, EventPage};
 
 const GOOD: &str = r#"{"name":"a","url":"https://adder.example/secret-path","version":"1"}"#;
 const MOVED: &str = r#"{"name":"a","url":"https://evil.example/","version":"2"}"#;
@@ -13,6 +15,12 @@ async fn scene() -> (Api, String, String) {
         api.bench.clock.advance(Duration::from_secs(5));
     }
     (api, id, key)
+}
+
+/// The newest changes of an agent.
+async fn events(api: &Api, id: &str, limit: u32) -> Vec<AdminEvent> {
+    let filter = EventFilter { subject: Some(id.to_owned()), ..EventFilter::default() };
+    api.bench.store.admin_events(&filter, &EventPage::newest(limit)).await.expect("reads")
 }
 
 #[tokio::test]
@@ -90,7 +98,7 @@ async fn a_held_card_is_shown_with_the_difference_and_served_once_an_admin_accep
     assert_eq!(served.body["version"], "2");
     assert!(!served.text.contains("evil.example"));
     assert_eq!(api.admin(Method::POST, accept, None).await.status, 404);
-    let events = api.bench.store.admin_events(Some(&id), 9).await.expect("reads");
+    let events = events(&api, &id, 9).await;
     let actions: Vec<_> = events.iter().map(|event| (event.action.as_str(), event.reason.as_deref())).collect();
     assert_eq!(actions, [("agent.card_accept", Some("they moved")), ("agent.card_held", None), ("agent.create", None)]);
 }
@@ -110,6 +118,6 @@ async fn a_rejected_card_is_not_held_again_until_it_changes() {
     }
     let row = api.bench.store.agent(id.parse().expect("an id")).await.expect("reads").expect("there");
     assert_eq!(row.card_json.as_deref(), Some(GOOD.as_bytes()));
-    let last = api.bench.store.admin_events(Some(&id), 1).await.expect("reads");
+    let last = events(&api, &id, 1).await;
     assert_eq!(last[0].action, "agent.card_withdrawn");
 }

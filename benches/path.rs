@@ -85,6 +85,7 @@ fn directory(keys: u128) -> Directory {
         connect_timeout: second,
         timeouts: Timeouts { first_byte: second, read_first_byte: second, idle: second },
         max_in_flight: 1024,
+        breaker: trust_gateway::vitals::BreakerSettings::default(),
         anonymous_allowed: true,
     };
     let agent = AgentRow {

@@ -24,6 +24,7 @@ use crate::clock::Timestamp;
 use crate::limit::{AgentGate, Direction};
 use crate::registry::network::NetworkRules;
 use crate::store::rows::{AdminState, ConnectionStatus, PushMode};
+use crate::vitals::Vitals;
 
 pub use build::{Builder, Defaults};
 pub use last_use::LastUse;
@@ -139,6 +140,8 @@ pub struct Agent {
     pub card: Option<Arc<ServedCard>>,
     /// Calls in flight to it.
     pub gate: Arc<AgentGate>,
+    /// How it is doing, and whether its breaker lets calls through.
+    pub vitals: Arc<Vitals>,
     /// Its time limits.
     pub timeouts: Timeouts,
 }

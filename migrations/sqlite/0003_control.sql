@@ -5,6 +5,8 @@ ALTER TABLE agents ADD COLUMN health_interval_s INTEGER;            -- between t
 ALTER TABLE agents ADD COLUMN held_card BLOB;                       -- a changed card that an admin has to look at first
 ALTER TABLE agents ADD COLUMN held_card_at TEXT;
 ALTER TABLE agents ADD COLUMN held_card_reason TEXT;
+ALTER TABLE agents ADD COLUMN rejected_card TEXT;                   -- SHA-256 of the held card an admin said no to, in hex
+ALTER TABLE agents ADD COLUMN next_probe_at TEXT;                   -- NULL: now
 ALTER TABLE agents ADD COLUMN next_signing_secret BLOB;             -- sealed; in use from the time beside it
 ALTER TABLE agents ADD COLUMN next_signing_secret_from TEXT;
 
@@ -19,6 +21,8 @@ ALTER TABLE api_keys ADD COLUMN grace_ms INTEGER;                   -- how long 
 ALTER TABLE operators ADD COLUMN last_used_at TEXT;
 
 ALTER TABLE admin_events ADD COLUMN reason TEXT;                    -- as whoever made the change gave it
+CREATE INDEX agents_next_probe ON agents (next_probe_at);
+
 CREATE INDEX admin_events_subject ON admin_events (subject, at, id);
 
 ALTER TABLE proxy_calls ADD COLUMN limit_name TEXT;                 -- the limit that decided, or was nearest to
@@ -41,7 +45,9 @@ CREATE TRIGGER agents_added AFTER INSERT ON agents BEGIN
     ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;
 END;
 
-CREATE TRIGGER agents_changed AFTER UPDATE ON agents BEGIN
+-- Not a probe that found nothing new: it sets the time of the next, and no more than an agent's health.
+CREATE TRIGGER agents_changed AFTER UPDATE ON agents
+WHEN NEW.next_probe_at IS OLD.next_probe_at OR NEW.card IS NOT OLD.card OR NEW.skills IS NOT OLD.skills BEGIN
     INSERT INTO directory_changes (kind, id, revision)
     VALUES ('agent', NEW.id, (SELECT coalesce(max(revision), 0) + 1 FROM directory_changes))
     ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;

@@ -221,6 +221,24 @@ impl Default for Health {
     }
 }
 
+/// `[breaker]`: when calls to an agent that does not answer are refused at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Breaker {
+    /// Calls one after the other that an agent does not answer before the next are refused; 0: none ever is.
+    pub failures: usize,
+    /// How long they are refused before one is tried; doubled each time that fails.
+    pub min_open: Duration,
+    /// How long they are refused at most before one is tried.
+    pub max_open: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, min_open: Duration::from_secs(1), max_open: Duration::from_secs(30) }
+    }
+}
+
 /// `[policy]`: what each trust level may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(test, derive(serde::Serialize))]

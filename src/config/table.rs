@@ -98,6 +98,10 @@ pub(super) const SETTINGS: &[Setting] = settings! {
     Restart health.timeout,
     Restart health.concurrency,
 
+    Reload  breaker.failures,
+    Reload  breaker.min_open,
+    Reload  breaker.max_open,
+
     Reload  policy.file,
 
     Restart log.format,
@@ -189,7 +193,7 @@ mod tests {
         let expected = "server.trusted_proxies server.drain_timeout server.tls.cert server.tls.key server.tls.min_version \
             admin.tls.cert admin.tls.key admin.tls.min_version agents.registration agents.allow_networks \
             upstream.connect upstream.first_byte upstream.read_first_byte upstream.idle upstream.max_in_flight \
-            upstream.pass_accept_encoding policy.file log.level log.access";
+            upstream.pass_accept_encoding breaker.failures breaker.min_open breaker.max_open policy.file log.level log.access";
         assert_eq!(reload, expected.split_whitespace().collect::<Vec<_>>());
     }
 

@@ -149,3 +149,12 @@ pub(super) struct RotationForm {
     /// How long the old key goes on after the first use of the new one: `"1h"` unless said.
     grace: Option<String>,
 }
+
+/// A decision on a card that waits. All of it may be left out.
+#[derive(ToSchema)]
+pub(super) struct CardChoice {
+    /// The `hash` of the card that was looked at: when another is held by now, nothing is decided.
+    hash: Option<String>,
+    /// Why; kept in the history.
+    reason: Option<String>,
+}

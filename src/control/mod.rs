@@ -12,6 +12,7 @@ mod connections;
 mod cursor;
 mod events;
 mod forms;
+mod health;
 mod history;
 mod import;
 mod keys;
@@ -46,6 +47,7 @@ use crate::audit::record::Intent;
 use crate::directory;
 use crate::limit::Limits;
 use crate::registry::Registry;
+use crate::registry::health::Health;
 use crate::store::Store;
 use problem::Problem;
 pub use readings::Readings;
@@ -60,6 +62,8 @@ pub type Flush = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 pub struct Control {
     /// The rules.
     pub registry: Arc<Registry>,
+    /// Looks at agents.
+    pub health: Arc<Health>,
     /// What is read beside them.
     pub store: Store,
     /// What calls are decided from: the keys of agents, the cards served for them.
@@ -144,6 +148,10 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
         .routes(routes!(agents::show, agents::update, agents::delete))
         .routes(routes!(agents::card))
         .routes(routes!(history::agent))
+        .routes(routes!(health::probe))
+        .routes(routes!(health::held))
+        .routes(routes!(health::accept))
+        .routes(routes!(health::reject))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
         .routes(routes!(keys::rotate))

@@ -98,6 +98,9 @@ impl From<RegistryError> for Problem {
             RegistryError::Taken(what) => Self::new(409, what),
             RegistryError::Connection { problem, current } => Self::new(409, problem)
                 .with("connection", json!({"id": current.id, "status": view::connection_status(&current)})),
+            RegistryError::TooSoon(wait) => {
+                Self::new(429, RegistryError::TooSoon(wait).to_string()).retry_after(wait.as_secs().max(1))
+            }
             RegistryError::Store(error) => error.into(),
             RegistryError::Vault(error) => {
                 tracing::error!(%error, "a secret cannot be handled");

@@ -21,6 +21,7 @@ use crate::registry::vault::{Purpose, Vault};
 use crate::store::rows::{
     AdminState, AgentRow, AgentTimeouts, ConnectionRow, DirectoryChanges, DirectoryRows, KeyRow, PushMode,
 };
+use crate::vitals::{BreakerSettings, Vitals};
 
 /// What agents get that have no setting of their own.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Defaults {
     pub timeouts: Timeouts,
     /// Calls in flight to one agent.
     pub max_in_flight: u32,
+    /// When calls to an agent that does not answer are refused.
+    pub breaker: BreakerSettings,
     /// Whether callers without a credential are admitted anywhere: cards say so.
     pub anonymous_allowed: bool,
 }
@@ -121,6 +124,15 @@ impl Builder {
             Some(old) if **old == new => Arc::clone(old),
             _ => Arc::new(new),
         });
+        // What calls showed of it holds for the endpoint they went to.
+        let same_place = |old: &&Arc<Agent>| {
+            old.endpoint.as_ref().map(|old| &old.url) == endpoint.as_ref().map(|new| &new.url)
+                && old.vitals.breaker.settings() == self.defaults.breaker
+        };
+        let vitals = match before.filter(same_place) {
+            Some(old) => Arc::clone(&old.vitals),
+            None => Arc::new(Vitals::new(self.defaults.breaker, crc32fast::hash(row.id.as_bytes()))),
+        };
         let card = endpoint.as_ref().map(|endpoint| {
             let (new, warnings) = self.card(row, endpoint);
             match before.and_then(|agent| agent.card.as_ref()) {
@@ -153,6 +165,7 @@ impl Builder {
                 Some(row.max_in_flight.unwrap_or(self.defaults.max_in_flight)),
                 before.map(|agent| &agent.gate),
             ),
+            vitals,
             timeouts: timeouts(&row.timeouts, self.defaults.timeouts),
         })
     }

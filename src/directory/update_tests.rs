@@ -22,6 +22,7 @@ fn builder(bench: &Bench) -> Builder {
             connect_timeout: second,
             timeouts: Timeouts { first_byte: second, read_first_byte: second, idle: second },
             max_in_flight: 1,
+            breaker: crate::vitals::BreakerSettings::default(),
             anonymous_allowed: true,
         },
     }
@@ -92,7 +93,7 @@ async fn change(bench: &Bench, what: u8, one: usize, other: usize) {
             let mut found = row.clone();
             found.health = HealthStatus::Online;
             found.card_json = Some(format!(r#"{{"name":"card {other}"}}"#).into_bytes());
-            bench.store.set_health(row, &found).await.expect("writes");
+            bench.store.set_health(row, &found, bench.clock.wall(), None).await.expect("writes");
         }
         (10, ..) => {
             let used: Vec<_> = rows.keys.iter().map(|key| (key.id, bench.clock.wall())).collect();

@@ -19,6 +19,7 @@ use crate::proxy::{self, BodyLimits};
 use crate::registry::network::AllowedNetworks;
 use crate::registry::vault::Vault;
 use crate::server::tls::{TlsFiles, TlsReloader};
+use crate::vitals::BreakerSettings;
 
 /// Why nothing was reloaded.
 #[derive(Debug)]
@@ -150,6 +151,11 @@ pub(super) fn builder(
                 idle: config.upstream.idle,
             },
             max_in_flight: u32::try_from(config.upstream.max_in_flight).unwrap_or(u32::MAX),
+            breaker: BreakerSettings {
+                failures: u32::try_from(config.breaker.failures).unwrap_or(u32::MAX),
+                min_open: config.breaker.min_open,
+                max_open: config.breaker.max_open,
+            },
             anonymous_allowed: policy.admit_anonymous,
         },
     }

@@ -20,10 +20,10 @@ use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
 use crate::clock::Clock;
 use crate::config::{self, Addresses, Config, PublicUrl, Registration};
 use crate::control::{self, Control};
-use crate::directory::Directory;
+use crate::directory::{self, Directory};
 use crate::limit::{Limits, Seed};
 use crate::proxy::{self, UpstreamTls, Worker};
-use crate::registry::health::{Health, HealthSettings};
+use crate::registry::health::{Calls, Health, HealthSettings};
 use crate::registry::network::AllowedNetworks;
 use crate::registry::vault::{self, Vault};
 use crate::registry::{self, Registry};
@@ -131,8 +131,16 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let first_token = registry::operators::ensure_first(&store, &clock, &token_file).await.map_err(other)?;
     let flusher = drain.handle();
     let (for_active, for_ready) = (Arc::clone(&journal), Arc::clone(&journal));
+    let fetch = fetch::fetcher(upstream_tls.clone(), Arc::clone(&networks));
+    let health = HealthSettings {
+        interval: config.health.interval,
+        timeout: config.health.timeout,
+        concurrency: config.health.concurrency,
+    };
+    let health = Arc::new(Health::new(Arc::clone(&registry), fetch, health, calls(&directory)));
     let control = Arc::new(Control {
         registry: Arc::clone(&registry),
+        health: Arc::clone(&health),
         store: store.clone(),
         directory,
         limits: Arc::clone(&limits),
@@ -151,13 +159,6 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
             JournalHealth::Down { since, why } => Err(format!("calls cannot be recorded since {since}: {why}")),
         }),
     });
-    let fetch = fetch::fetcher(upstream_tls.clone(), Arc::clone(&networks));
-    let health = HealthSettings {
-        interval: config.health.interval,
-        timeout: config.health.timeout,
-        concurrency: config.health.concurrency,
-    };
-    let health = Health::new(Arc::clone(&registry), fetch, health);
 
     // The doors.
     let (drain_timeout, drain_timeout_seen) = watch::channel(config.server.drain_timeout);
@@ -221,6 +222,15 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         operators,
         tasks,
     })
+}
+
+/// What calls show of agents, by the directory in force.
+fn calls(directory: &directory::Current) -> Calls {
+    let (all, of) = (Arc::clone(directory), Arc::clone(directory));
+    Calls {
+        all: Arc::new(move || all.load().agents().map(|agent| (agent.id, Arc::clone(&agent.vitals))).collect()),
+        of: Arc::new(move |id| of.load().agent(id).map(|agent| Arc::clone(&agent.vitals))),
+    }
 }
 
 fn other(error: impl std::fmt::Display) -> StartError {

@@ -182,6 +182,7 @@ mod tests {
                 connect_timeout: second,
                 timeouts: Timeouts { first_byte: second, read_first_byte: second, idle: second },
                 max_in_flight: 1,
+                breaker: crate::vitals::BreakerSettings::default(),
                 anonymous_allowed: true,
             },
         }

@@ -17,6 +17,7 @@ use crate::audit::record::{AuthMethod, Decision, Ending, Intent, Outcome};
 use crate::clock::Clock;
 use crate::limit::Permit;
 use crate::trust::TrustLevel;
+use crate::vitals::Vitals;
 
 /// Counts a worker's open calls; the acceptor looks at it.
 #[derive(Debug)]
@@ -165,6 +166,7 @@ impl Call {
             agent_failed: false,
             _permit: permit,
             entered: None,
+            vitals: None,
             _open: self.open.take(),
         };
         Ok((open, written))
@@ -194,6 +196,8 @@ pub struct OpenCall {
     pub agent_failed: bool,
     /// Its place among the live calls.
     pub entered: Option<Entered>,
+    /// Where it is noted how its agent did.
+    pub vitals: Option<Arc<Vitals>>,
     record: Option<OpenRecord>,
     facts: Facts,
     arrived: u64,

@@ -7,6 +7,7 @@
 //! and no control plane.
 
 mod access;
+mod attribution;
 mod body;
 mod call;
 mod card;
@@ -211,6 +212,9 @@ impl Worker {
         }
         let endpoint = in_service(&target)?;
 
+        // An agent that does not answer is left alone for a while: a refusal for that costs the caller nothing.
+        let passage = target.vitals.breaker.enter(&self.shared.clock)?;
+
         // 7. Admit: after this the caller has paid.
         let permit = self.admit(call, &caller, &standing, &target)?;
 
@@ -237,6 +241,7 @@ impl Worker {
             entered.tap.cut(cut);
         }
         open.entered = Some(entered);
+        open.vitals = Some(Arc::clone(&target.vitals));
         let order = Order {
             intent: &call.intent,
             caller: &caller,
@@ -250,7 +255,7 @@ impl Worker {
             headroom,
             traceparent,
         };
-        Ok(self.forward(open, order).await)
+        Ok(self.forward(open, passage, order).await)
     }
 
     /// Steps 2 to 4: what is asked of whom, by whom, and what that caller is to that agent.

@@ -50,6 +50,8 @@ pub enum Reason {
     AgentDisabled,
     /// No connection to the agent could be made: nothing was sent.
     ConnectFailed,
+    /// The agent has not answered the calls before: nothing was sent.
+    CircuitOpen,
     /// A time limit on the agent's answer passed.
     UpstreamTimeout,
     /// The agent broke off before its answer began, after the call was sent.
@@ -114,6 +116,7 @@ impl Reason {
             Self::GatewayBusy             => Names(503, -32000, "GATEWAY_BUSY", "gateway_busy"),
             Self::AgentDisabled           => Names(503, -32000, "AGENT_UNAVAILABLE", "agent_disabled"),
             Self::ConnectFailed           => Names(503, -32000, "AGENT_UNAVAILABLE", "connect_failed"),
+            Self::CircuitOpen             => Names(503, -32000, "AGENT_UNAVAILABLE", "circuit_open"),
             Self::UpstreamTimeout         => Names(504, -32000, "UPSTREAM_TIMEOUT", "upstream_timeout"),
             Self::AgentGone               => Names(502, -32000, "AGENT_GONE", "agent_gone"),
             Self::InvalidAnswer           => Names(502, -32006, "INVALID_AGENT_RESPONSE", "invalid_answer"),
@@ -196,7 +199,7 @@ impl Reason {
     pub fn openagora_error(self) -> Option<&'static str> {
         match self {
             Self::AgentNotFound | Self::BaseUrlWithoutSlash => Some("Agent not found"),
-            Self::ConnectFailed | Self::AgentGone => Some("Target agent unreachable"),
+            Self::ConnectFailed | Self::CircuitOpen | Self::AgentGone => Some("Target agent unreachable"),
             _ => None,
         }
     }
@@ -224,6 +227,9 @@ impl Reason {
             Self::GatewayBusy => "The gateway has as many requests in hand as it has memory for.",
             Self::AgentDisabled => "The agent is out of service: ask its owner when it will be back.",
             Self::ConnectFailed => "The agent cannot be reached. It has not seen this call: it is safe to repeat.",
+            Self::CircuitOpen => {
+                "The agent did not answer the calls before and is left alone for a moment. It has not seen this call: repeat it later."
+            }
             Self::UpstreamTimeout => {
                 "The agent did not answer in time. It may still be working: look for the task before repeating the call."
             }

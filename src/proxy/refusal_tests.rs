@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::a2a::{EnvelopeError, Operation, OperationSet};
 
-const ALL: [Reason; 31] = [
+const ALL: [Reason; 32] = [
     Reason::OperationNotAgreed { operation: Operation::ListTasks, agreed: OperationSet::EMPTY },
     Reason::CredentialMissing,
     Reason::CredentialInvalid,
@@ -23,6 +23,7 @@ const ALL: [Reason; 31] = [
     Reason::GatewayBusy,
     Reason::AgentDisabled,
     Reason::ConnectFailed,
+    Reason::CircuitOpen,
     Reason::UpstreamTimeout,
     Reason::AgentGone,
     Reason::InvalidAnswer,

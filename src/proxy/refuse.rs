@@ -21,6 +21,7 @@ use crate::audit::record::{Decision, Ending, Intent, LimitLeft};
 use crate::identity::CredentialError;
 use crate::limit::{Abuse, Refused, RefusedKind};
 use crate::policy::Denial;
+use crate::vitals;
 
 impl Worker {
     /// Records and renders the refusal of a call whose record is not open.
@@ -191,6 +192,12 @@ impl From<Refused> for Refusal {
         refusal.left = Some(refused.limit().left);
         refusal.headroom = refused.headroom.headers().collect();
         refusal
+    }
+}
+
+impl From<vitals::Refused> for Refusal {
+    fn from(refused: vitals::Refused) -> Self {
+        Self::new(Reason::CircuitOpen).by_rule("breaker").retry_after(refused.retry_after)
     }
 }
 

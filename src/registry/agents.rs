@@ -352,7 +352,7 @@ impl Registry {
         }
         if moved {
             (row.health, row.health_reason, row.health_checked_at) = (HealthStatus::Unknown, None, None);
-            (row.card_json, row.card_fetched_at) = (None, None);
+            (row.card_json, row.card_fetched_at, row.held_card) = (None, None, None);
         }
         Ok(())
     }

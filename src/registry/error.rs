@@ -29,6 +29,8 @@ pub enum RegistryError {
         /// The connection as it is.
         current: Box<ConnectionRow>,
     },
+    /// It was done a moment ago; again after this time.
+    TooSoon(std::time::Duration),
     /// The database failed.
     Store(StoreError),
     /// A secret could not be sealed or opened.
@@ -47,6 +49,7 @@ impl fmt::Display for RegistryError {
         match self {
             Self::NotFound(what) => write!(f, "{what} not found"),
             Self::Forbidden(why) | Self::Taken(why) => f.write_str(why),
+            Self::TooSoon(wait) => write!(f, "this was done a moment ago: try again in {} s", wait.as_secs().max(1)),
             Self::Invalid { member, problem } => write!(f, "{member}: {problem}"),
             Self::Connection { problem, .. } => f.write_str(problem),
             Self::Store(error) => error.fmt(f),

@@ -4,6 +4,7 @@
 //! directory has been rebuilt from it, so that "done" means "in force". Knows the store, not HTTP.
 
 pub mod agents;
+pub mod cards;
 pub mod connections;
 pub mod credential;
 mod error;
@@ -18,6 +19,7 @@ mod terms;
 pub mod token;
 pub mod transition;
 pub mod vault;
+mod verdict;
 
 use std::sync::Arc;
 

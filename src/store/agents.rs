@@ -79,7 +79,7 @@ fn held_card(row: &SqliteRow) -> Result<Option<HeldCard>, StoreError> {
 }
 
 /// Names, ids and tags of the skills in lower case, each between newlines: what a search for a skill is held against.
-fn skill_terms(skills_json: &str) -> String {
+pub(super) fn skill_terms(skills_json: &str) -> String {
     let skills: Vec<serde_json::Value> = serde_json::from_str(skills_json).unwrap_or_default();
     let mut terms = String::from("\n");
     for skill in &skills {
@@ -379,52 +379,5 @@ impl Store {
             .fetch_one(&mut *tx)
             .await?;
         Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
-    }
-
-    /// Agents with an endpoint that were never probed, or not since `before`; at most `limit`, the longest waiting first.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn agents_to_probe(&self, before: Timestamp, limit: u32) -> Result<Vec<AgentRow>, StoreError> {
-        sqlx::query(
-            "SELECT * FROM agents WHERE state = 'active' AND endpoint_url IS NOT NULL \
-             AND (health_checked_at IS NULL OR health_checked_at <= $1) \
-             ORDER BY health_checked_at NULLS FIRST, id LIMIT $2",
-        )
-        .bind(before.to_string())
-        .bind(i64::from(limit))
-        .fetch_all(&self.reader)
-        .await?
-        .iter()
-        .map(read)
-        .collect()
-    }
-
-    /// Writes what a probe of `probed` found: health, card and skills as in `found`. Nothing is written when the agent's
-    /// endpoint or card address was changed meanwhile; `false` then.
-    ///
-    /// # Errors
-    /// When the database cannot be written.
-    pub async fn set_health(&self, probed: &AgentRow, found: &AgentRow) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE agents SET health = $4, health_reason = $5, health_checked_at = $6, card = $7, card_fetched_at = $8, \
-             skills = CASE WHEN skills = $9 THEN $10 ELSE skills END, \
-             skill_terms = CASE WHEN skills = $9 THEN $11 ELSE skill_terms END \
-             WHERE id = $1 AND endpoint_url IS $2 AND card_url IS $3 AND state <> 'deleted'",
-        )
-        .bind(probed.id.to_string())
-        .bind(probed.endpoint_url.clone())
-        .bind(probed.card_url.clone())
-        .bind(found.health.as_str())
-        .bind(found.health_reason.clone())
-        .bind(columns::time_text(found.health_checked_at))
-        .bind(found.card_json.clone())
-        .bind(columns::time_text(found.card_fetched_at))
-        .bind(probed.skills_json.clone())
-        .bind(found.skills_json.clone())
-        .bind(skill_terms(&found.skills_json))
-        .execute(&self.writer)
-        .await?;
-        Ok(done.rows_affected() == 1)
     }
 }

@@ -392,7 +392,7 @@ mod suite {
         let row = added(store, "mover").await;
         let mut found = row.clone();
         (found.health, found.health_checked_at) = (HealthStatus::Online, Some(Timestamp(5)));
-        assert!(store.set_health(&row, &found).await.expect("writes"));
+        assert!(store.set_health(&row, &found, Timestamp(9), None).await.expect("writes"));
         let moved = store
             .change_agent(row.id, |row| {
                 row.endpoint_url = Some("https://elsewhere.example/".to_owned());
@@ -401,7 +401,7 @@ mod suite {
             })
             .await
             .expect("moves");
-        assert!(!store.set_health(&row, &found).await.expect("writes"));
+        assert!(!store.set_health(&row, &found, Timestamp(9), None).await.expect("writes"));
         assert_eq!(store.agent(row.id).await.expect("reads"), Some(moved));
     }
 

@@ -10,6 +10,7 @@ mod connections;
 mod directory;
 mod error;
 mod events;
+mod health;
 mod import;
 mod keys;
 mod migrate;

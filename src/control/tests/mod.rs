@@ -3,6 +3,7 @@
 mod agents;
 mod calls;
 mod connections;
+mod health;
 mod import;
 mod keys;
 mod me;
@@ -22,6 +23,7 @@ use tower_service::Service as _;
 use super::*;
 use crate::directory::{Builder, Defaults, Directory, Timeouts};
 use crate::policy::Policy;
+use crate::registry::health::{Calls, Fetch, FetchResponse, HealthSettings};
 use crate::registry::network::AllowedNetworks;
 use crate::registry::testing::{Bench, admin};
 use crate::store::rows::OperatorRole;
@@ -37,6 +39,8 @@ pub(super) struct Api {
     builder: Builder,
     pub(super) open_calls: Arc<Mutex<Vec<Intent>>>,
     pub(super) is_ready: Arc<AtomicBool>,
+    /// The card every agent shows; while it is empty, none does.
+    pub(super) card: Arc<Mutex<String>>,
 }
 
 pub(super) struct Answer {
@@ -68,11 +72,24 @@ impl Api {
                 connect_timeout: second,
                 timeouts: Timeouts { first_byte: second, read_first_byte: second, idle: second },
                 max_in_flight: 1,
+                breaker: crate::vitals::BreakerSettings::default(),
                 anonymous_allowed: true,
             },
         };
+        let card: Arc<Mutex<String>> = Arc::default();
+        let script = Arc::clone(&card);
+        let fetch: Fetch = Arc::new(move |request| {
+            let card = script.lock().expect("lock").clone();
+            let at_card = request.url.path().ends_with("/secret-path/.well-known/agent-card.json") && !card.is_empty();
+            let shown = request.headers.contains_key("x-secret");
+            let (status, body) = if at_card { (200, card) } else { (if shown { 405 } else { 401 }, String::new()) };
+            Box::pin(async move { Ok(FetchResponse { status, headers: HeaderMap::new(), body: body.into() }) })
+        });
+        let calls = Calls { all: Arc::new(Vec::new), of: Arc::new(|_| None) };
+        let health = Arc::new(Health::new(Arc::clone(&bench.registry), fetch, HealthSettings::default(), calls));
         let control = Arc::new(Control {
             registry: Arc::clone(&bench.registry),
+            health,
             store,
             directory: Arc::default(),
             limits,
@@ -90,7 +107,7 @@ impl Api {
             ready: Arc::new(move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("journal down".to_owned()) }),
         });
         let [admin, auditor] = <[String; 2]>::try_from(tokens).expect("two");
-        Self { bench, control, admin, auditor, builder, open_calls, is_ready }
+        Self { bench, control, admin, auditor, builder, open_calls, is_ready, card }
     }
 
     /// The directory as the registry has it rebuilt after every change.

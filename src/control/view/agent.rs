@@ -75,6 +75,16 @@ pub(in crate::control) struct AgentPrivate {
     /// When its card was last fetched.
     #[schema(value_type = Option<String>, format = DateTime)]
     card_fetched_at: Option<Timestamp>,
+    /// `none`, `current`, or `held`: a changed one waits for an admin.
+    #[schema(required = false)]
+    card_state: &'static str,
+    /// The card that waits.
+    held_card: Option<Held>,
+    /// `unknown`, `online`, `degraded` or `offline`.
+    #[schema(required = false)]
+    health: &'static str,
+    /// Seconds between two probes; null: the default.
+    health_interval_s: Option<u32>,
     /// Why its health is what it is.
     health_reason: Option<String>,
     /// Further paths that are public.
@@ -109,6 +119,26 @@ pub(in crate::control) struct AgentPrivate {
     /// Whether the gateway shows it a credential.
     #[schema(required = false)]
     has_upstream_credential: bool,
+}
+
+/// A card that is not served until an admin has accepted it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HeldCard)]
+pub(in crate::control) struct Held {
+    /// When it was first seen.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// What about it was held.
+    reason: String,
+}
+
+/// What is served for an agent, and whether something waits.
+pub(in crate::control) fn card_state(row: &AgentRow) -> &'static str {
+    match (&row.card_json, &row.held_card) {
+        (_, Some(_)) => "held",
+        (Some(_), None) => "current",
+        (None, None) => "none",
+    }
 }
 
 /// Time limits in milliseconds; null: the default.
@@ -213,6 +243,10 @@ fn private(row: &AgentRow) -> AgentPrivate {
         endpoint_url: row.endpoint_url.clone(),
         card_url: row.card_url.clone(),
         card_fetched_at: row.card_fetched_at,
+        card_state: card_state(row),
+        held_card: row.held_card.as_ref().map(|held| Held { at: held.at, reason: held.reason.clone() }),
+        health: row.health.as_str(),
+        health_interval_s: row.health_interval_s,
         health_reason: row.health_reason.clone(),
         subpaths: row.subpaths.clone(),
         state: row.state.as_str(),

@@ -62,13 +62,13 @@ async fn query(asked: &Asked) -> Result<Option<(CallFilter, CallPage)>, Problem>
 }
 
 /// Where the next page begins: opaque to those who hand it back.
-fn cursor(at: Timestamp, id: Uuid) -> String {
+pub(super) fn cursor(at: Timestamp, id: Uuid) -> String {
     let mut bytes = at.0.to_be_bytes().to_vec();
     bytes.extend_from_slice(id.as_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn read_cursor(text: &str) -> Option<(Timestamp, Uuid)> {
+pub(super) fn read_cursor(text: &str) -> Option<(Timestamp, Uuid)> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     let (at, id) = bytes.split_first_chunk::<8>()?;
     Some((Timestamp(i64::from_be_bytes(*at)), Uuid::from_slice(id).ok()?))

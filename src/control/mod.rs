@@ -9,9 +9,11 @@ mod agents;
 mod body;
 mod calls;
 mod connections;
+mod extended_card;
 mod import;
 mod keys;
 mod problem;
+mod skill;
 mod status;
 mod view;
 mod who;
@@ -21,13 +23,13 @@ mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::extract::State;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use futures_util::future::BoxFuture;
 
 use crate::audit::record::Intent;
@@ -55,8 +57,6 @@ pub struct Control {
     pub limits: Arc<Limits>,
     /// The gateway's address as callers see it, without a slash at the end.
     pub public_url: String,
-    /// Whether anybody may register an agent; changes with the configuration.
-    pub open_registration: Arc<AtomicBool>,
     /// The calls that are open now.
     pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
     /// Called before the log is read, so that it shows what has just happened.
@@ -110,6 +110,10 @@ fn routes(entry: Entry) -> Router {
         .route("/api/agents/find", get(agents::find))
         .route("/api/agents/{id}", get(agents::show).put(agents::update).patch(agents::update).delete(agents::delete))
         .route("/api/agents/{id}/agent-card.json", get(agents::card))
+        .route("/agents/{id}/agent-card.json", get(agents::card))
+        .route("/api/agents/{id}/extended-card", get(extended_card::show))
+        .route("/api/agents/{id}/signing-secret", post(agents::signing_secret))
+        .route("/skill", get(skill::show))
         .route("/api/keys", get(keys::list).post(keys::create))
         .route("/api/keys/{id}", axum::routing::delete(keys::revoke))
         .route("/api/connections", get(connections::list).post(connections::create))
@@ -123,13 +127,25 @@ fn routes(entry: Entry) -> Router {
         .route("/readyz", get(status::ready));
     let router = match entry.door {
         Door::Public => router,
-        Door::Operator => router.route(import::PATH, post(import::openagora)),
+        Door::Operator => router
+            .route(import::PATH, post(import::openagora))
+            .route("/api/agents/{id}/test", any(misdirected))
+            .route("/api/proxy/{*rest}", any(misdirected))
+            .route("/relay/{*rest}", any(misdirected)),
     };
     router
         .fallback(async || Problem::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || Problem::new(405, "this method is not allowed here"))
         .with_state(entry)
         .layer(from_fn(detached))
+}
+
+/// A call that came in by the operators' door.
+async fn misdirected(State(entry): State<Entry>) -> Problem {
+    Problem::not_found(format!(
+        "calls are not taken here: send them to {}/api/proxy/AGENT with an API key of the calling agent",
+        entry.control.public_url
+    ))
 }
 
 /// Runs the request as a task of its own: a change in the database is followed by the rebuilding of the directory even

@@ -90,8 +90,10 @@ async fn identify(headers: &HeaderMap, source: IpAddr, entry: &Entry) -> Result<
     let now = control.registry.clock().wall();
     match entry.door {
         // From the directory, as calls are: what is in force for a call is in force here, and no guess costs a query.
-        Door::Public => match identity::identify(headers, &control.directory.load(), now).map_err(wrong)? {
+        Door::Public => match identity::prove(headers, &control.directory.load(), now).map_err(wrong)? {
             Caller::Anonymous => Ok(Actor::Anonymous),
+            Caller::Agent(key) if key.agent.state == AdminState::Disabled => Err(wrong(CredentialError::Disabled)),
+            // One that waits for approval looks after itself: what it may not do for that is the registry's to say.
             Caller::Agent(key) => Ok(Actor::Agent(key.agent.id)),
         },
         Door::Operator => {
@@ -120,6 +122,11 @@ impl Asked {
 
     pub(super) fn members(&self) -> Result<Members, Problem> {
         Members::parse(&self.body)
+    }
+
+    /// As [`Asked::members`], where nothing need be said.
+    pub(super) fn optional_members(&self) -> Result<Members, Problem> {
+        if self.body.is_empty() { Ok(Members::of(serde_json::Map::new())) } else { self.members() }
     }
 
     /// The agent named by id or slug.

@@ -8,11 +8,13 @@ use tracing::{info, warn};
 
 use super::world::World;
 use crate::limit::Limits;
+use crate::registry::Registry;
 use crate::server::tls::TlsReloader;
 
 /// What is looked after.
 pub(super) struct Upkeep {
     pub(super) world: Arc<World>,
+    pub(super) registry: Arc<Registry>,
     pub(super) limits: Arc<Limits>,
     pub(super) certificates: Vec<Arc<TlsReloader>>,
 }
@@ -27,10 +29,17 @@ impl Upkeep {
         });
         loop {
             tokio::select! {
-                _ = second.tick() => self.world.catch_up().await,
+                _ = second.tick() => self.second().await,
                 _ = turn.tick() => self.certificates(),
                 _ = minute.tick() => self.minute().await,
             }
+        }
+    }
+
+    async fn second(&self) {
+        self.world.catch_up().await;
+        if let Err(error) = self.registry.activate_due_secrets().await {
+            warn!(%error, "signing secrets whose time has come could not be put into force; it will be tried again");
         }
     }
 

@@ -165,12 +165,12 @@ pub struct Parties {
 pub fn taken_back(directory: &Directory, parties: &Parties) -> Option<Cut> {
     let serves = directory.agent(parties.target).is_some_and(|agent| agent.state == AdminState::Active);
     let key_holds = parties.credential.is_none_or(|key| directory.has_key(key));
-    let disabled = |id| directory.agent(id).is_some_and(|agent| agent.state == AdminState::Disabled);
+    let idle = |id| directory.agent(id).is_some_and(|agent| agent.state != AdminState::Active);
     let blocked = parties
         .caller
         .and_then(|caller| directory.connection(caller, parties.target))
         .is_some_and(|connection| connection.blocked);
-    (!serves || !key_holds || blocked || parties.caller.is_some_and(disabled)).then_some(Cut::Revoked)
+    (!serves || !key_holds || blocked || parties.caller.is_some_and(idle)).then_some(Cut::Revoked)
 }
 
 /// The calls one worker is forwarding.

@@ -15,6 +15,8 @@ mod keys;
 mod migrate;
 mod operators;
 pub mod rows;
+mod search;
+mod secrets;
 mod words;
 
 #[cfg(test)]
@@ -27,8 +29,9 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-pub use agents::AgentFilter;
 pub use error::StoreError;
+pub use search::{AgentFilter, AgentPage};
+pub use secrets::{Sealed, SecretColumn};
 
 /// The open database.
 #[derive(Clone, Debug)]

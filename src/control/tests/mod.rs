@@ -1,5 +1,6 @@
 //! The API from the outside: requests in, answers out, on a database of its own.
 
+mod admission;
 mod agents;
 mod calls;
 mod connections;

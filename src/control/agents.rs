@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::agent_form;
-use super::calls::{cursor, read_cursor};
+use super::cursor;
 use super::problem::Problem;
 use super::view;
 use super::who::Asked;
@@ -41,7 +41,7 @@ fn filter(asked: &Asked) -> Result<AgentFilter, Problem> {
 /// The page that is asked for: after the agent that `next` names, else by its number.
 fn page(asked: &Asked, limit: u32) -> Result<(u32, AgentPage), Problem> {
     let page = asked.parameters.count("page", 1, 1_000_000)?;
-    let after = asked.parameters.word("next", "the next of the page before", read_cursor)?;
+    let after = asked.parameters.word("next", "the next of the page before", cursor::read)?;
     let offset = AgentPage::Offset((page - 1) * limit);
     Ok((page, after.map_or(offset, |(at, id)| AgentPage::After(at, id))))
 }
@@ -56,9 +56,7 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     let (number, page) = page(&asked, limit)?;
     // One more than is shown tells whether there is a next page.
     let (mut rows, total) = asked.control.store.agents(&filter(&asked)?, limit + 1, page).await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|row| cursor(row.created_at, row.id));
+    let next = cursor::page(&mut rows, limit, |row| (row.created_at, row.id));
     let counts = counts(&asked, &rows).await?;
     let show = |row: &AgentRow| view::agent(row, &asked.who, &asked.control.public_url, count(&counts, row));
     let agents: Vec<Value> = rows.iter().map(show).collect();

@@ -9,10 +9,14 @@ mod agents;
 mod body;
 mod calls;
 mod connections;
+mod cursor;
+mod events;
 mod extended_card;
 mod import;
 mod keys;
+mod operators;
 mod problem;
+mod readings;
 mod skill;
 mod status;
 mod view;
@@ -38,6 +42,7 @@ use crate::limit::Limits;
 use crate::registry::Registry;
 use crate::store::Store;
 use problem::Problem;
+pub use readings::Readings;
 
 /// The largest request body.
 const BODY_MAX: usize = 1024 * 1024;
@@ -61,6 +66,8 @@ pub struct Control {
     pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
     /// Called before the log is read, so that it shows what has just happened.
     pub drain_flush: Option<Flush>,
+    /// What operators read of the log lately.
+    pub readings: Readings,
     /// Whether calls are recorded, which they must be to be served; the text says why not.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -128,6 +135,10 @@ fn routes(entry: Entry) -> Router {
     let router = match entry.door {
         Door::Public => router,
         Door::Operator => router
+            .route("/api/operators", get(operators::list).post(operators::create))
+            .route("/api/operators/{id}", axum::routing::delete(operators::remove))
+            .route("/api/operators/{id}/rotate", post(operators::rotate))
+            .route("/api/events", get(events::list))
             .route(import::PATH, post(import::openagora))
             .route("/api/agents/{id}/test", any(misdirected))
             .route("/api/proxy/{*rest}", any(misdirected))

@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(signs().await, (at_once.signing_secret.clone(), false));
 
         bench.registry.check_vault().await.expect("all of them open");
-        let events = format!("{:?}", bench.store.admin_events(None, 10).await.expect("reads"));
+        let events = format!("{:?}", bench.events_of(&id.to_string()).await.expect("reads"));
         assert!(events.contains("agent.signing_secret") && events.contains("active_from"), "{events}");
         for secret in [next.signing_secret, third.signing_secret, at_once.signing_secret] {
             assert!(!events.contains(&secret));

@@ -30,6 +30,7 @@ use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, Sq
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use error::StoreError;
+pub use events::{EventFilter, EventPage};
 pub use search::{AgentFilter, AgentPage};
 pub use secrets::{Sealed, SecretColumn};
 

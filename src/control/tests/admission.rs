@@ -54,7 +54,7 @@ async fn an_agent_that_waits_for_approval_exists_for_itself_and_operators_only()
     tokio::time::timeout(Duration::from_secs(5), probe.notified()).await.expect("approval has it probed at once");
     assert_eq!(api.public(Method::GET, &own, None, None).await.status, 200);
     assert_eq!(api.public(Method::POST, "/api/connections", Some(&key), Some(wish)).await.status, 201);
-    let events = api.bench.store.admin_events(Some(&id), 9).await.expect("reads");
+    let events = api.bench.events_of(&id).await.expect("reads");
     assert_eq!((events[0].action.as_str(), events[0].reason.as_deref()), ("agent.approve", Some("known to us")));
 }
 
@@ -71,7 +71,7 @@ async fn strangers_cannot_fill_the_registry_while_they_wait() {
     assert_eq!(api.admin(Method::POST, "/api/agents", Some(third)).await.body["state"], "active", "operators may");
     let no = json!({"reason": "unknown company"});
     assert_eq!(api.admin(Method::DELETE, &format!("/api/agents/{first}"), Some(no)).await.status, 204);
-    let events = api.bench.store.admin_events(Some(&first), 9).await.expect("reads");
+    let events = api.bench.events_of(&first).await.expect("reads");
     assert_eq!((events[0].action.as_str(), events[0].reason.as_deref()), ("agent.reject", Some("unknown company")));
     api.public(Method::GET, "/api/keys", Some(&key), None).await.is_problem(401);
     asking(&api, "fourth").await;
@@ -104,7 +104,7 @@ async fn nobody_but_its_owner_and_admins_changes_an_agent() {
     let path = format!("/api/keys/{}", revoked["id"].as_str().expect("an id"));
     assert_eq!(api.public(Method::DELETE, &path, Some(&key), None).await.status, 204);
     api.bench.clock.advance(Duration::from_secs(60));
-    let before = api.bench.store.admin_events(None, 100).await.expect("reads").len();
+    let before = api.bench.events_of(&id).await.expect("reads").len();
     let changes = [
         (Method::PUT, format!("/api/agents/{id}")),
         (Method::PATCH, format!("/api/agents/{id}")),
@@ -121,7 +121,7 @@ async fn nobody_but_its_owner_and_admins_changes_an_agent() {
         api.operator(method.clone(), &path, Some(&api.auditor), body.clone()).await.is_problem(403);
         api.operator(method, &path, Some(&key), body).await.is_problem(401);
     }
-    assert_eq!(api.bench.store.admin_events(None, 100).await.expect("reads").len(), before, "nothing was changed");
+    assert_eq!(api.bench.events_of(&id).await.expect("reads").len(), before, "nothing was changed");
 }
 
 #[tokio::test]

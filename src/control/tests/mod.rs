@@ -6,6 +6,7 @@ mod calls;
 mod connections;
 mod import;
 mod keys;
+mod operators;
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -78,6 +79,7 @@ impl Api {
             public_url: PUBLIC_URL.to_owned(),
             active_calls: Arc::new(move || open.lock().expect("lock").clone()),
             drain_flush: None,
+            readings: Default::default(),
             ready: Arc::new(move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("journal down".to_owned()) }),
         });
         let [admin, auditor] = <[String; 2]>::try_from(tokens).expect("two");

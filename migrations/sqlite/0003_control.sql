@@ -95,3 +95,37 @@ CREATE TRIGGER connections_changed AFTER UPDATE ON connections BEGIN
     VALUES ('connection', NEW.id, (SELECT coalesce(max(revision), 0) + 1 FROM directory_changes))
     ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision;
 END;
+
+CREATE INDEX agents_next_signing_secret ON agents (next_signing_secret_from) WHERE next_signing_secret_from IS NOT NULL;
+CREATE INDEX agents_page ON agents (created_at, id);
+
+-- Each tag of a skill once more, marked as one.
+UPDATE agents SET skill_terms = skill_terms || coalesce((
+    SELECT group_concat(char(1) || lower(trim(tag.value)) || char(10), '')
+    FROM json_each(agents.skills) AS skill, json_each(skill.value, '$.tags') AS tag WHERE tag.type = 'text'
+), '');
+
+-- Parts of words, found without reading every agent. Its row numbers are its own: those of agents are not promised to stay.
+CREATE VIRTUAL TABLE agent_search USING fts5 (text, tokenize = 'trigram case_sensitive 1');
+
+CREATE TABLE agent_search_rows (
+    row      INTEGER PRIMARY KEY,
+    agent_id TEXT NOT NULL UNIQUE
+) STRICT;
+
+INSERT INTO agent_search_rows (agent_id) SELECT id FROM agents;
+INSERT INTO agent_search (rowid, text)
+SELECT agent_search_rows.row, agents.search_text || char(10) || agents.skill_terms
+FROM agents JOIN agent_search_rows ON agent_search_rows.agent_id = agents.id;
+
+CREATE TRIGGER agents_search_added AFTER INSERT ON agents BEGIN
+    INSERT INTO agent_search_rows (agent_id) VALUES (NEW.id);
+    INSERT INTO agent_search (rowid, text)
+    VALUES ((SELECT row FROM agent_search_rows WHERE agent_id = NEW.id), NEW.search_text || char(10) || NEW.skill_terms);
+END;
+
+CREATE TRIGGER agents_search_changed AFTER UPDATE OF search_text, skill_terms ON agents
+WHEN OLD.search_text <> NEW.search_text OR OLD.skill_terms <> NEW.skill_terms BEGIN
+    UPDATE agent_search SET text = NEW.search_text || char(10) || NEW.skill_terms
+    WHERE rowid = (SELECT row FROM agent_search_rows WHERE agent_id = NEW.id);
+END;

@@ -33,6 +33,8 @@ enum Command {
     Serve(FromFile),
     /// Read everything the gateway would read at its start, and tell what is wrong; starts nothing.
     CheckConfig(FromFile),
+    /// Seal all stored secrets under a new key; the gateway must be stopped.
+    RotateSecretsKey(FromFile),
     /// Start a gateway with two agents behind it, make the calls that show the point, and keep serving.
     Demo(Demo),
 }
@@ -109,6 +111,16 @@ fn execute(command: Command) -> Result<String, Failure> {
             let options = demo::Options { once: args.once, data_dir: args.data_dir };
             let ran = control_runtime()?.block_on(demo::run(options, &mut std::io::stdout()));
             ran.map(|()| String::new()).map_err(|error| Failure::Running(error.to_string()))
+        }
+        Command::RotateSecretsKey(args) => {
+            let config = load(LoadSource::process(args.config))?;
+            let done = control_runtime()?.block_on(crate::gateway::change_secrets_key(&config));
+            let done = done.map_err(|error| Failure::Running(error.to_string()))?;
+            let mut text = format!("{} secrets are sealed under the new key {}\n", done.secrets, done.file.display());
+            for file in &done.retired {
+                text += &format!("out of use: {} (backups of the database made before need it)\n", file.display());
+            }
+            Ok(text)
         }
         Command::CheckConfig(args) => {
             let config = load(LoadSource::process(args.config))?;

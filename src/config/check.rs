@@ -118,6 +118,7 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
         ("server.max_connections", server.max_connections, 1, 10_000_000),
         ("server.max_headers", server.max_headers, 16, 1024),
         ("upstream.max_in_flight", upstream.max_in_flight, 1, 1_000_000),
+        ("agents.max_pending", config.agents.max_pending, 1, 100_000),
         ("health.concurrency", health.concurrency, 1, 1024),
         ("breaker.failures", config.breaker.failures, 0, 1_000_000),
     ];

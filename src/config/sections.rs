@@ -153,6 +153,8 @@ impl Default for Audit {
 pub struct Agents {
     /// Who may register.
     pub registration: Registration,
+    /// How many agents may wait for an operator's approval at once.
+    pub max_pending: usize,
     /// Private networks on which agents registered by others than operators may be.
     pub allow_networks: Vec<IpNet>,
     /// What new API keys begin with.
@@ -161,7 +163,12 @@ pub struct Agents {
 
 impl Default for Agents {
     fn default() -> Self {
-        Self { registration: Registration::Closed, allow_networks: Vec::new(), key_prefix: "oag_".to_owned() }
+        Self {
+            registration: Registration::Closed,
+            max_pending: 100,
+            allow_networks: Vec::new(),
+            key_prefix: "oag_".to_owned(),
+        }
     }
 }
 

@@ -158,3 +158,10 @@ pub(super) struct CardChoice {
     /// Why; kept in the history.
     reason: Option<String>,
 }
+
+/// How a signing secret is replaced. All of it may be left out.
+#[derive(ToSchema)]
+pub(super) struct SecretChange {
+    /// The new secret signs after so long: `"0s"` unless said, at most 30 days.
+    activate_after: Option<String>,
+}

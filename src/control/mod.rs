@@ -11,6 +11,7 @@ mod calls;
 mod connections;
 mod cursor;
 mod events;
+mod extended_card;
 mod forms;
 mod health;
 mod history;
@@ -22,6 +23,7 @@ mod openapi;
 mod operators;
 mod problem;
 mod readings;
+mod skill;
 mod status;
 mod story;
 mod view;
@@ -32,10 +34,9 @@ mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -72,8 +73,6 @@ pub struct Control {
     pub limits: Arc<Limits>,
     /// The gateway's address as callers see it, without a slash at the end.
     pub public_url: String,
-    /// Whether anybody may register an agent; changes with the configuration.
-    pub open_registration: Arc<AtomicBool>,
     /// The calls that are open now.
     pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
     /// Called before the log is read, so that it shows what has just happened.
@@ -147,6 +146,10 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
         .routes(routes!(agents::find))
         .routes(routes!(agents::show, agents::update, agents::delete))
         .routes(routes!(agents::card))
+        .routes(routes!(agents::card_without_prefix))
+        .routes(routes!(extended_card::show))
+        .routes(routes!(agents::signing_secret))
+        .routes(routes!(skill::show))
         .routes(routes!(history::agent))
         .routes(routes!(health::probe))
         .routes(routes!(health::held))
@@ -183,10 +186,21 @@ fn router(control: Arc<Control>, door: Door) -> Router {
     let (router, document) = described(door);
     let openapi = openapi::finish(document, door, &control.public_url);
     router
-        .fallback(async || Problem::not_found("there is nothing at this path"))
+        .fallback(nothing)
         .method_not_allowed_fallback(async || Problem::new(405, "this method is not allowed here"))
         .with_state(Entry { control, door, openapi })
         .layer(from_fn(detached))
+}
+
+/// What is not here; calls that came in by the operators' door are told where to go.
+async fn nothing(State(entry): State<Entry>, uri: http::Uri) -> Problem {
+    if entry.door == Door::Operator && crate::proxy::is_call(uri.path()) {
+        return Problem::not_found(format!(
+            "calls are not taken here: send them to {}/api/proxy/AGENT with an API key of the calling agent",
+            entry.control.public_url
+        ));
+    }
+    Problem::not_found("there is nothing at this path")
 }
 
 /// Runs the request as a task of its own: a change in the database is followed by the rebuilding of the directory even

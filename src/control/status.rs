@@ -1,7 +1,6 @@
 //! Whether the gateway lives, whether it serves, and how it is.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
@@ -92,8 +91,8 @@ struct Status {
     uptime_seconds: i64,
     /// How callers reach it.
     public_url: String,
-    /// Whether anybody may register an agent.
-    open_registration: bool,
+    /// Who may register agents: `closed` (operators), `approval` or `open`.
+    registration: &'static str,
     /// Where it listens: `public`, `operators`.
     listeners: BTreeMap<&'static str, String>,
     /// Agents that are not deleted.
@@ -179,7 +178,7 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
         started_at: about.started_at,
         uptime_seconds: now.0.saturating_sub(about.started_at.0).max(0) / 1_000_000,
         public_url: control.public_url.clone(),
-        open_registration: control.open_registration.load(Ordering::Relaxed),
+        registration: control.registry.registration().as_str(),
         listeners: BTreeMap::from([("public", about.public.to_string()), ("operators", about.admin.to_string())]),
         agents: AgentTally { by_state, by_health },
         connections: ConnectionTally {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub(super) use agent::{Agent, FoundAgent, NewAgent, agent, card_state, found_agent};
+pub(super) use agent::{Agent, FoundAgent, NewAgent, agent, card_state, found_agent, payment};
 pub(super) use call::{ActiveCall, Call, active_call, call, knows_target};
 pub(super) use connection::{Connection, NewConnection, connection, connection_status};
 pub(super) use operator::{Event, NewToken, Operator, event, operator};

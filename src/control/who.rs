@@ -97,8 +97,10 @@ async fn identify(headers: &HeaderMap, source: IpAddr, entry: &Entry) -> Result<
     let now = control.registry.clock().wall();
     match entry.door {
         // From the directory, as calls are: what is in force for a call is in force here, and no guess costs a query.
-        Door::Public => match identity::identify(headers, &control.directory.load(), now).map_err(wrong)? {
+        Door::Public => match identity::prove(headers, &control.directory.load(), now).map_err(wrong)? {
             Caller::Anonymous => Ok((Actor::Anonymous, None)),
+            Caller::Agent(key) if key.agent.state == AdminState::Disabled => Err(wrong(CredentialError::Disabled)),
+            // One that waits for approval looks after itself: what it may not do for that is the registry's to say.
             Caller::Agent(key) => Ok((Actor::Agent(key.agent.id), Some(key))),
         },
         Door::Operator => {

@@ -70,7 +70,7 @@ async fn change(bench: &Bench, what: u8, one: usize, other: usize) {
         (3, Some(id), _) => {
             update(id, AgentChanges { state: Some(AdminState::Disabled), ..AgentChanges::default() }).await;
         }
-        (4, Some(id), _) => drop(registry.delete_agent(&admin(), id).await),
+        (4, Some(id), _) => drop(registry.delete_agent(&admin(), id, None).await),
         (5, Some(id), _) => drop(registry.create_key(&admin(), id, "more", None).await),
         (6, ..) => {
             if let Some(key) = rows.keys.get(one % rows.keys.len().max(1)) {
@@ -178,7 +178,7 @@ async fn connections_go_with_their_row_and_with_their_agents() {
     // An ended connection is not changed by the end of one of its agents.
     bench.registry.change_connection(&admin(), tie, Action::End).await.expect("ends");
     let ended = builder.build(bench.store.directory_rows().await.expect("reads"), &built);
-    bench.registry.delete_agent(&admin(), two).await.expect("deletes");
+    bench.registry.delete_agent(&admin(), two, None).await.expect("deletes");
     let changes = bench.store.directory_changes(ended.revision).await.expect("reads").expect("few");
     assert!(builder.update(&changes, &ended).connection(one, two).is_none(), "its agent is gone");
 }

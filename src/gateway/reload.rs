@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,8 +15,8 @@ use crate::identity::TrustedProxies;
 use crate::limit::Limits;
 use crate::policy::Policy;
 use crate::proxy::{self, BodyLimits};
-use crate::registry::network::AllowedNetworks;
 use crate::registry::vault::Vault;
+use crate::registry::{self, network::AllowedNetworks};
 use crate::server::tls::{TlsFiles, TlsReloader};
 use crate::vitals::BreakerSettings;
 
@@ -82,8 +81,7 @@ impl Reloadable {
                 tls.set_files(files).map_err(|error| ReloadError(error.to_string()))?;
             }
         }
-        let open = next.agents.registration == Registration::Open;
-        self.control.open_registration.store(open, Ordering::Relaxed);
+        self.control.registry.set_registration(registration(&next));
         self.world.set_builder(builder(
             &next,
             &self.public_url,
@@ -116,6 +114,16 @@ pub fn policy(config: &Config) -> Result<Arc<Policy>, String> {
     };
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
     Policy::load(&text, &file.display().to_string()).map(Arc::new).map_err(|error| error.to_string())
+}
+
+pub(super) fn registration(config: &Config) -> registry::Registration {
+    match config.agents.registration {
+        Registration::Closed => registry::Registration::Closed,
+        Registration::Approval => registry::Registration::Approval {
+            max_pending: u32::try_from(config.agents.max_pending).unwrap_or(u32::MAX),
+        },
+        Registration::Open => registry::Registration::Open,
+    }
 }
 
 pub(super) fn proxy_settings(config: &Config) -> proxy::Settings {

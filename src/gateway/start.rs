@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,7 +17,7 @@ use super::{Gateway, StartError, entry, fetch};
 use crate::audit::drain::{Drain, Recovered};
 use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
 use crate::clock::Clock;
-use crate::config::{self, Addresses, Config, PublicUrl, Registration};
+use crate::config::{self, Addresses, Config, PublicUrl};
 use crate::control::{self, Control};
 use crate::directory::{self, Directory};
 use crate::limit::{Limits, Seed};
@@ -120,11 +119,16 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let networks: AllowedNetworks = Arc::new(ArcSwap::from_pointee(config.agents.allow_networks.clone()));
     let builder = super::reload::builder(&config, public_url.as_str(), &vault, &limits, &policy.load(), &networks);
     let world = Arc::new(World::new(store.clone(), builder, Arc::clone(&directory), workers.clone(), clock.clone()));
+    // Before the first snapshot: secrets whose time came while nothing ran.
+    store.activate_signing_secrets(clock.wall()).await.map_err(stored)?;
     world.rebuild().await;
 
     // The control plane.
-    let registry_settings =
-        registry::Settings { key_prefix: config.agents.key_prefix.clone(), allow_networks: Arc::clone(&networks) };
+    let registry_settings = registry::Settings {
+        key_prefix: config.agents.key_prefix.clone(),
+        allow_networks: Arc::clone(&networks),
+        registration: super::reload::registration(&config),
+    };
     let registry = Registry::new(store.clone(), Arc::clone(&vault), clock.clone(), registry_settings, world.reload());
     let registry = Arc::new(registry);
     let token_file = config.admin_token_file();
@@ -145,7 +149,6 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         directory,
         limits: Arc::clone(&limits),
         public_url: public_url.as_str().to_owned(),
-        open_registration: Arc::new(AtomicBool::new(config.agents.registration == Registration::Open)),
         active_calls: Arc::new(move || for_active.active()),
         drain_flush: Some(Arc::new(move || {
             let flusher = flusher.clone();

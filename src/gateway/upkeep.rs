@@ -38,6 +38,9 @@ impl Upkeep {
 
     async fn second(&self) {
         self.world.catch_up().await;
+        if let Err(error) = self.registry.activate_due_secrets().await {
+            warn!(%error, "signing secrets whose time has come could not be put into force; it will be tried again");
+        }
         for (key, used_at) in self.world.used_successors() {
             if let Err(error) = self.registry.finish_rotation(key, used_at).await {
                 warn!(%error, "a key that was replaced could not be given its end; it will be tried again");

@@ -172,7 +172,7 @@ pub struct Parties {
 pub fn taken_back(directory: &Directory, parties: &Parties, now: Timestamp) -> Option<Cut> {
     let serves = directory.agent(parties.target).is_some_and(|agent| agent.state == AdminState::Active);
     let key_holds = parties.credential.is_none_or(|key| directory.key_holds(key, now));
-    let disabled = |id| directory.agent(id).is_some_and(|agent| agent.state == AdminState::Disabled);
+    let idle = |id| directory.agent(id).is_some_and(|agent| agent.state != AdminState::Active);
     let connection = parties.caller.and_then(|caller| directory.connection(caller, parties.target));
     let blocked = connection.is_some_and(|connection| connection.blocked);
     let lost = parties.connected_for.is_some_and(|operation| {
@@ -181,7 +181,7 @@ pub fn taken_back(directory: &Directory, parties: &Parties, now: Timestamp) -> O
             connection.in_force(now) && agreed.is_none_or(|agreed| agreed.allows(operation))
         })
     });
-    (!serves || !key_holds || blocked || lost || parties.caller.is_some_and(disabled)).then_some(Cut::Revoked)
+    (!serves || !key_holds || blocked || lost || parties.caller.is_some_and(idle)).then_some(Cut::Revoked)
 }
 
 /// The calls one worker is forwarding.

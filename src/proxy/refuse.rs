@@ -136,9 +136,10 @@ impl From<CredentialError> for Refusal {
     fn from(error: CredentialError) -> Self {
         Self::new(match error {
             CredentialError::Ambiguous => Reason::CredentialAmbiguous,
-            CredentialError::Malformed | CredentialError::Unknown | CredentialError::Disabled => {
-                Reason::CredentialInvalid
-            }
+            CredentialError::Malformed
+            | CredentialError::Unknown
+            | CredentialError::Disabled
+            | CredentialError::Pending => Reason::CredentialInvalid,
         })
     }
 }

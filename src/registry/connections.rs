@@ -73,6 +73,13 @@ impl Registry {
         let reason = check_reason(wish.reason.as_deref())?;
         for (member, id) in [("requester", wish.requester_id), ("target", wish.target_id)] {
             let agent = self.store.agent(id).await?;
+            let waits = agent.as_ref().is_some_and(|agent| agent.state == AdminState::Pending);
+            if waits && *who == Actor::Agent(id) {
+                return Err(RegistryError::Forbidden(
+                    "the agent is waiting for approval: it can ask for connections once an operator has approved it"
+                        .to_owned(),
+                ));
+            }
             let usable = agent.as_ref().is_some_and(|agent| who.is_admin() || agent.state == AdminState::Active);
             if !usable {
                 return Err(RegistryError::NotFound(if member == "target" {

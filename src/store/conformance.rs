@@ -8,7 +8,7 @@ use super::rows::{
     AdminEvent, AdminState, AgentRow, AgentTimeouts, ConnectionLimits, ConnectionRow, ConnectionStatus, HealthStatus,
     KeyRow, PushMode,
 };
-use super::{AgentFilter, ConnectionFilter, EventFilter, EventPage, Store, StoreError};
+use super::{AgentFilter, AgentPage, ConnectionFilter, EventFilter, EventPage, Store, StoreError};
 use crate::clock::Timestamp;
 
 macro_rules! on_sqlite {
@@ -361,30 +361,30 @@ mod suite {
         }
         for skill in ["sums", "CALC", "maths"] {
             let filter = AgentFilter { skill: Some(skill.to_owned()), ..AgentFilter::default() };
-            let (page, total) = store.agents(&filter, 4, 4).await.expect("reads");
+            let (page, total) = store.agents(&filter, 4, AgentPage::Offset(4)).await.expect("reads");
             assert_eq!(total, 10, "{skill}");
             let slugs: Vec<&str> = page.iter().map(|row| row.slug.as_str()).collect();
             assert_eq!(slugs, ["agent-15", "agent-12", "agent-09", "agent-06"]);
         }
         let part = AgentFilter { skill: Some("sum".to_owned()), ..AgentFilter::default() };
-        assert_eq!(store.agents(&part, 9, 0).await.expect("reads").1, 0);
+        assert_eq!(store.agents(&part, 9, AgentPage::Offset(0)).await.expect("reads").1, 0);
         let online = AgentFilter { health: Some(HealthStatus::Online), public_only: true, ..AgentFilter::default() };
         assert_eq!(
-            store.agents(&online, 1, 0).await.expect("reads").1,
+            store.agents(&online, 1, AgentPage::Offset(0)).await.expect("reads").1,
             29,
             "degraded is online, unlisted is not shown"
         );
         let text = AgentFilter { text: Some("NT-2".to_owned()), ..AgentFilter::default() };
-        assert_eq!(store.agents(&text, 1, 0).await.expect("reads").1, 10);
+        assert_eq!(store.agents(&text, 1, AgentPage::Offset(0)).await.expect("reads").1, 10);
     }
 
     pub(super) async fn search_text_is_no_pattern(store: &Store) {
         added(store, "abc").await;
         for hostile in ["%", "_", "a%c", "\\", "' OR 1=1 --"] {
             let filter = AgentFilter { text: Some(hostile.to_owned()), ..AgentFilter::default() };
-            assert_eq!(store.agents(&filter, 9, 0).await.expect("reads").1, 0, "{hostile}");
+            assert_eq!(store.agents(&filter, 9, AgentPage::Offset(0)).await.expect("reads").1, 0, "{hostile}");
             let filter = AgentFilter { skill: Some(hostile.to_owned()), ..AgentFilter::default() };
-            assert_eq!(store.agents(&filter, 9, 0).await.expect("reads").1, 0, "{hostile}");
+            assert_eq!(store.agents(&filter, 9, AgentPage::Offset(0)).await.expect("reads").1, 0, "{hostile}");
         }
     }
 

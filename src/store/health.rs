@@ -95,7 +95,7 @@ impl Store {
         .bind(columns::time_text(found.card_fetched_at))
         .bind(probed.skills_json.clone())
         .bind(found.skills_json.clone())
-        .bind(agents::skill_terms(&found.skills_json))
+        .bind(super::search::skill_terms(&found.skills_json))
         .bind(held(found))
         .bind(columns::time_text(found.held_card.as_ref().map(|held| held.at)))
         .bind(found.held_card.as_ref().map(|held| held.reason.clone()))

@@ -16,6 +16,8 @@ mod keys;
 mod migrate;
 mod operators;
 pub mod rows;
+mod search;
+mod secrets;
 mod tally;
 mod words;
 
@@ -29,10 +31,11 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-pub use agents::AgentFilter;
 pub use connections::ConnectionFilter;
 pub use error::StoreError;
 pub use events::{EventFilter, EventPage};
+pub use search::{AgentFilter, AgentPage};
+pub use secrets::{Sealed, SecretColumn};
 pub use tally::Tally;
 
 /// The open database.

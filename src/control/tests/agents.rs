@@ -39,7 +39,7 @@ async fn a_registration_answers_with_row_key_and_secret_and_works_at_once() {
 #[tokio::test]
 async fn a_bare_card_is_a_registration_with_a_slug_of_its_name() {
     let api = Api::new().await;
-    api.control.open_registration.store(true, Ordering::SeqCst);
+    api.control.registry.set_registration(Registration::Open);
     let old = json!({
         "name": "Weather Agent", "description": "d", "url": "https://w.example/", "version": "1.0.0",
         "provider": {"organization": "ACME", "url": "https://acme.example"},
@@ -79,7 +79,7 @@ async fn closed_registration_is_for_operators() {
 #[tokio::test]
 async fn private_addresses_are_for_operators_to_register() {
     let api = Api::new().await;
-    api.control.open_registration.store(true, Ordering::SeqCst);
+    api.control.registry.set_registration(Registration::Open);
     let body = json!({"name": "x", "url": "http://127.0.0.1:9"});
     let refused = api.public(Method::POST, "/api/agents", None, Some(body.clone())).await;
     refused.is_problem(400);

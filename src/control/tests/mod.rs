@@ -1,5 +1,6 @@
 //! The API from the outside: requests in, answers out, on a database of its own.
 
+mod admission;
 mod agents;
 mod calls;
 mod connections;
@@ -23,6 +24,7 @@ use tower_service::Service as _;
 use super::*;
 use crate::directory::{Builder, Defaults, Directory, Timeouts};
 use crate::policy::Policy;
+use crate::registry::Registration;
 use crate::registry::health::{Calls, Fetch, FetchResponse, HealthSettings};
 use crate::registry::network::AllowedNetworks;
 use crate::registry::testing::{Bench, admin};
@@ -94,7 +96,6 @@ impl Api {
             directory: Arc::default(),
             limits,
             public_url: PUBLIC_URL.to_owned(),
-            open_registration: Arc::new(AtomicBool::new(false)),
             active_calls: Arc::new(move || open.lock().expect("lock").clone()),
             drain_flush: None,
             about: About {
@@ -340,7 +341,7 @@ async fn guessing_credentials_ends_in_waiting_at_both_doors() {
 #[tokio::test]
 async fn one_source_cannot_fill_an_open_registry() {
     let api = Api::new().await;
-    api.control.open_registration.store(true, Ordering::SeqCst);
+    api.control.registry.set_registration(Registration::Open);
     let register = |n: usize| {
         let body = json!({"name": format!("agent {n}")});
         from([192, 0, 2, 1], Method::POST, "/api/agents", None, Some(&body))

@@ -204,7 +204,7 @@ fn skills(row: &AgentRow) -> Value {
     serde_json::from_str(&row.skills_json).unwrap_or_else(|_| Value::Array(Vec::new()))
 }
 
-fn payment(row: &AgentRow, member: &str) -> Value {
+pub(in crate::control) fn payment(row: &AgentRow, member: &str) -> Value {
     let parsed: Value =
         row.payment_json.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     parsed.get(member).cloned().unwrap_or_default()

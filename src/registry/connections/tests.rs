@@ -111,7 +111,7 @@ impl Pair {
             }
             Step::Wait => self.bench.clock.advance(Duration::from_secs(1_200)),
             Step::Delete { second } => {
-                drop(registry.delete_agent(&admin(), self.ids[usize::from(*second)]).await);
+                drop(registry.delete_agent(&admin(), self.ids[usize::from(*second)], None).await);
             }
         }
     }

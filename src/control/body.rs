@@ -96,6 +96,12 @@ impl Parameters {
         names.iter().find_map(|name| self.0.iter().find(|(key, _)| key == name)).map(|(_, value)| value.as_str())
     }
 
+    /// All of them but those named, as a query string again.
+    pub(super) fn without(&self, names: &[&str]) -> String {
+        let rest = self.0.iter().filter(|(key, _)| !names.contains(&key.as_str()));
+        url::form_urlencoded::Serializer::new(String::new()).extend_pairs(rest).finish()
+    }
+
     fn read<T>(&self, name: &str, wanted: &str, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
         let text = self.text(&[name]);
         text.map(|text| read(text).ok_or_else(|| Problem::invalid(name, format!("must be {wanted}")))).transpose()

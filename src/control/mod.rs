@@ -9,9 +9,13 @@ mod agents;
 mod body;
 mod calls;
 mod connections;
+mod cursor;
+mod events;
 mod import;
 mod keys;
+mod operators;
 mod problem;
+mod readings;
 mod status;
 mod view;
 mod who;
@@ -36,6 +40,7 @@ use crate::limit::Limits;
 use crate::registry::Registry;
 use crate::store::Store;
 use problem::Problem;
+pub use readings::Readings;
 
 /// The largest request body.
 const BODY_MAX: usize = 1024 * 1024;
@@ -61,6 +66,8 @@ pub struct Control {
     pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
     /// Called before the log is read, so that it shows what has just happened.
     pub drain_flush: Option<Flush>,
+    /// What operators read of the log lately.
+    pub readings: Readings,
     /// Whether calls are recorded, which they must be to be served; the text says why not.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -123,7 +130,12 @@ fn routes(entry: Entry) -> Router {
         .route("/readyz", get(status::ready));
     let router = match entry.door {
         Door::Public => router,
-        Door::Operator => router.route(import::PATH, post(import::openagora)),
+        Door::Operator => router
+            .route("/api/operators", get(operators::list).post(operators::create))
+            .route("/api/operators/{id}", axum::routing::delete(operators::remove))
+            .route("/api/operators/{id}/rotate", post(operators::rotate))
+            .route("/api/events", get(events::list))
+            .route(import::PATH, post(import::openagora)),
     };
     router
         .fallback(async || Problem::not_found("there is nothing at this path"))

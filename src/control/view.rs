@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::audit::record::Intent;
 use crate::registry::Actor;
-use crate::store::rows::{AgentRow, CallRow, ConnectionRow, HealthStatus, KeyRow};
+use crate::store::rows::{AdminEvent, AgentRow, CallRow, ConnectionRow, HealthStatus, KeyRow, OperatorRow};
 
 /// Health as people are shown it: an agent that answers now and then is online.
 pub(super) fn health(status: HealthStatus) -> &'static str {
@@ -101,6 +101,23 @@ pub(super) fn key(row: &KeyRow) -> Value {
     json!({
         "id": row.id, "agent_id": row.agent_id, "name": row.name, "hint": row.hint, "expires_at": row.expires_at,
         "last_used_at": row.last_used_at, "created_at": row.created_at,
+    })
+}
+
+/// An operator; never its token.
+pub(super) fn operator(row: &OperatorRow) -> Value {
+    json!({
+        "id": row.id, "name": row.name, "role": row.role.as_str(), "hint": row.hint, "expires_at": row.expires_at,
+        "last_used_at": row.last_used_at, "created_at": row.created_at,
+    })
+}
+
+/// One change, with what it was and became as the objects they were.
+pub(super) fn event(event: &AdminEvent) -> Value {
+    let object = |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
+    json!({
+        "id": event.id, "at": event.at, "actor": event.actor, "action": event.action, "subject": event.subject,
+        "before": object(&event.before), "after": object(&event.after), "reason": event.reason,
     })
 }
 

@@ -21,6 +21,9 @@ use crate::registry::Actor;
 use crate::registry::token::digest_of;
 use crate::store::rows::{AdminState, AgentRow, ConnectionStatus, OperatorRole};
 
+/// Uses of an operator's token this close together are noted once.
+const USE_NOTED_US: i64 = 60_000_000;
+
 const AGENT_HINT: &str = "send one API key of the agent as Authorization: Bearer, or as X-API-Key";
 const OPERATOR_HINT: &str = "send one operator token as Authorization: Bearer, or as X-API-Key";
 
@@ -99,6 +102,11 @@ async fn identify(headers: &HeaderMap, source: IpAddr, entry: &Entry) -> Result<
             let found = control.store.operator_by_digest(&digest_of(token)).await?;
             let operator = found.filter(|row| row.expires_at.is_none_or(|end| now < end));
             let operator = operator.ok_or_else(|| wrong(CredentialError::Unknown))?;
+            if operator.last_used_at.is_none_or(|at| now.0 - at.0 >= USE_NOTED_US) {
+                let store = control.store.clone();
+                // A note that cannot be taken is no reason to turn somebody away, nor to let them wait.
+                tokio::spawn(async move { drop(store.touch_operator(operator.id, now).await) });
+            }
             Ok(Actor::Operator { name: operator.name, role: operator.role })
         }
     }

@@ -144,6 +144,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
             // With the database away the log shows what it has.
             Box::pin(async move { drop(tokio::time::timeout(Duration::from_secs(2), flusher.flush()).await) })
         })),
+        readings: Default::default(),
         ready: Arc::new(move || match for_ready.health() {
             JournalHealth::Healthy => Ok(()),
             JournalHealth::Down { since, why } => Err(format!("calls cannot be recorded since {since}: {why}")),

@@ -70,7 +70,9 @@ impl Actor {
         self.is_admin() || *self == Self::Agent(agent)
     }
 
-    fn word(&self) -> String {
+    /// Names it in the log of changes.
+    #[must_use]
+    pub fn word(&self) -> String {
         match self {
             Self::Operator { name, .. } => format!("operator:{name}"),
             Self::Agent(id) => format!("agent:{id}"),
@@ -165,6 +167,16 @@ impl Registry {
         (self.reload)().await;
     }
 
+    /// Records that something was looked at which nobody looks at unseen.
+    ///
+    /// # Errors
+    /// When it cannot be recorded; then it is not to be shown.
+    pub async fn record_reading(&self, who: &Actor, action: &str, what: Value) -> Result<(), RegistryError> {
+        let event =
+            AdminEvent { subject: "calls".to_owned(), ..self.event(who, action, Uuid::nil(), None, Some(what)) };
+        Ok(self.store.add_event(&event).await?)
+    }
+
     fn event(
         &self,
         who: &Actor,
@@ -219,6 +231,11 @@ pub(crate) mod testing {
             let settings = Settings::default();
             let registry = Arc::new(Registry::new(store.clone(), Arc::clone(&vault), clock.clone(), settings, reload));
             Self { registry, store, clock, vault, reloads, dir }
+        }
+
+        pub(crate) async fn events_of(&self, subject: &str) -> Result<Vec<AdminEvent>, crate::store::StoreError> {
+            let filter = crate::store::EventFilter { subject: Some(subject.to_owned()), ..Default::default() };
+            self.store.admin_events(&filter, &crate::store::EventPage::newest(100)).await
         }
 
         pub(crate) fn reloads(&self) -> usize {

@@ -79,6 +79,7 @@ fn row(token: &NewToken, name: &str, role: OperatorRole, expires_at: Option<Time
         digest: token.digest,
         hint: Some(token.hint.clone()),
         expires_at,
+        last_used_at: None,
         created_at: now,
     }
 }
@@ -119,13 +120,50 @@ impl Registry {
         if name.is_empty() {
             return Err(RegistryError::invalid("name", "is empty"));
         }
+        if Uuid::parse_str(&name).is_ok() {
+            return Err(RegistryError::invalid("name", "looks like an id, and operators are called by either"));
+        }
+        if expires_at.is_some_and(|at| at <= self.clock.wall()) {
+            return Err(RegistryError::invalid("expires_at", "is in the past"));
+        }
         let token = NewToken::generate(OPERATOR_PREFIX);
         let operator = row(&token, &name, role, expires_at, self.clock.wall());
-        let after = json!({"name": name, "role": role.as_str(), "expires_at": expires_at});
-        let event = self.event(who, "operator.create", operator.id, None, Some(after));
+        let event = self.event(who, "operator.create", operator.id, None, Some(snapshot(&operator)));
         match self.store.add_operator(&operator, &event).await {
             Err(StoreError::Conflict(_)) => Err(RegistryError::Taken(format!("an operator named {name:?} exists"))),
             other => Ok(other.map(|()| (operator, token))?),
+        }
+    }
+
+    /// Every operator, by name.
+    ///
+    /// # Errors
+    /// [`RegistryError::Forbidden`] to all but operators.
+    pub async fn operators(&self, who: &Actor) -> Result<Vec<OperatorRow>, RegistryError> {
+        if !who.is_operator() {
+            return Err(RegistryError::Forbidden("only operators see operators".to_owned()));
+        }
+        Ok(self.store.operators().await?)
+    }
+
+    async fn operator(&self, who: &Actor, id: Uuid) -> Result<OperatorRow, RegistryError> {
+        let found = self.operators(who).await?.into_iter().find(|operator| operator.id == id);
+        found.ok_or(RegistryError::NotFound("operator"))
+    }
+
+    /// Gives an operator a new token, which is in the second value and nowhere else; the one it had stops working.
+    ///
+    /// # Errors
+    /// [`RegistryError::Forbidden`] to all but admins, [`RegistryError::NotFound`].
+    pub async fn rotate_operator(&self, who: &Actor, id: Uuid) -> Result<(OperatorRow, NewToken), RegistryError> {
+        require_admin(who)?;
+        let before = self.operator(who, id).await?;
+        let token = NewToken::generate(OPERATOR_PREFIX);
+        let after = OperatorRow { hint: Some(token.hint.clone()), ..before.clone() };
+        let event = self.event(who, "operator.rotate", id, Some(snapshot(&before)), Some(snapshot(&after)));
+        match self.store.change_operator_token(id, &token.digest, &token.hint, &event).await {
+            Err(StoreError::NotFound) => Err(RegistryError::NotFound("operator")),
+            other => Ok((other?, token)),
         }
     }
 
@@ -135,13 +173,19 @@ impl Registry {
     /// [`RegistryError::Forbidden`] to all but admins, [`RegistryError::NotFound`], [`RegistryError::Taken`].
     pub async fn remove_operator(&self, who: &Actor, id: Uuid) -> Result<(), RegistryError> {
         require_admin(who)?;
-        let event = self.event(who, "operator.remove", id, None, None);
+        let operator = self.operator(who, id).await?;
+        let event = self.event(who, "operator.remove", id, Some(snapshot(&operator)), None);
         match self.store.remove_operator(id, &event).await {
             Err(StoreError::NotFound) => Err(RegistryError::NotFound("operator")),
             Err(StoreError::Conflict(why)) => Err(RegistryError::Taken(why)),
             other => Ok(other?),
         }
     }
+}
+
+/// The row as the log of changes keeps it: no secret in it.
+fn snapshot(row: &OperatorRow) -> serde_json::Value {
+    json!({"name": row.name, "role": row.role.as_str(), "hint": row.hint, "expires_at": row.expires_at})
 }
 
 fn require_admin(who: &Actor) -> Result<(), RegistryError> {

@@ -8,7 +8,7 @@ use super::rows::{
     AdminEvent, AdminState, AgentRow, AgentTimeouts, ConnectionLimits, ConnectionRow, ConnectionStatus, HealthStatus,
     KeyRow, PushMode,
 };
-use super::{AgentFilter, Store, StoreError};
+use super::{AgentFilter, EventFilter, EventPage, Store, StoreError};
 use crate::clock::Timestamp;
 
 macro_rules! on_sqlite {
@@ -306,7 +306,7 @@ mod suite {
             .await;
         assert!(refused.is_err());
         assert_eq!(store.agent(row.id).await.expect("reads"), Some(row.clone()));
-        assert_eq!(store.admin_events(None, 10).await.expect("reads").len(), 1);
+        assert_eq!(store.admin_events(&EventFilter::default(), &EventPage::newest(10)).await.expect("reads").len(), 1);
         // The write connection is usable afterwards.
         added(store, "next").await;
     }
@@ -317,10 +317,21 @@ mod suite {
         store.add_key(&more, 5, &event("key.create", more.id)).await.expect("adds");
         store.remove_key(more.id, &event("key.revoke", more.id)).await.expect("removes");
         store.delete_agent(row.id, Timestamp(9), &event("agent.delete", row.id)).await.expect("deletes");
-        let seen: Vec<String> =
-            store.admin_events(None, 10).await.expect("reads").into_iter().map(|event| event.action).collect();
+        let seen: Vec<String> = store
+            .admin_events(&EventFilter::default(), &EventPage::newest(10))
+            .await
+            .expect("reads")
+            .into_iter()
+            .map(|event| event.action)
+            .collect();
         assert_eq!(seen, ["agent.delete", "key.revoke", "key.create", "agent.create"]);
-        let own = store.admin_events(Some(&row.id.to_string()), 10).await.expect("reads");
+        let own = store
+            .admin_events(
+                &EventFilter { subject: Some(row.id.to_string()), ..EventFilter::default() },
+                &EventPage::newest(10),
+            )
+            .await
+            .expect("reads");
         assert_eq!(own.len(), 2);
     }
 

@@ -2,9 +2,43 @@
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Sqlite, Transaction};
+use uuid::Uuid;
 
 use super::rows::AdminEvent;
 use super::{Store, StoreError, columns};
+use crate::clock::Timestamp;
+
+/// Which events are asked for. What is not asked for does not filter.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// The id of what was changed.
+    pub subject: Option<String>,
+    /// Who did it, in full.
+    pub actor: Option<String>,
+    /// What was done: `connection.block`, or all of `connection`.
+    pub action: Option<String>,
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// Before.
+    pub until: Option<Timestamp>,
+}
+
+/// Which part of them.
+#[derive(Clone, Copy, Debug)]
+pub struct EventPage {
+    /// Time and id of the last event of the page before.
+    pub after: Option<(Timestamp, Uuid)>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+impl EventPage {
+    /// The newest `limit` of them.
+    #[must_use]
+    pub fn newest(limit: u32) -> Self {
+        Self { after: None, limit }
+    }
+}
 
 /// Writes the event of a change, in the change's own transaction.
 pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, event: &AdminEvent) -> Result<(), StoreError> {
@@ -39,19 +73,41 @@ fn read(row: &SqliteRow) -> Result<AdminEvent, StoreError> {
 }
 
 impl Store {
-    /// The newest changes first, at most `limit`, of one subject where one is named.
+    /// The events that pass `filter`, newest first.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn admin_events(&self, subject: Option<&str>, limit: u32) -> Result<Vec<AdminEvent>, StoreError> {
-        sqlx::query("SELECT * FROM admin_events WHERE $1 IS NULL OR subject = $1 ORDER BY at DESC, id DESC LIMIT $2")
-            .bind(subject.map(str::to_owned))
-            .bind(i64::from(limit))
-            .fetch_all(&self.reader)
-            .await?
-            .iter()
-            .map(read)
-            .collect()
+    pub async fn admin_events(&self, filter: &EventFilter, page: &EventPage) -> Result<Vec<AdminEvent>, StoreError> {
+        let (after_at, after_id) = page.after.unzip();
+        sqlx::query(
+            "SELECT * FROM admin_events WHERE ($1 IS NULL OR subject = $1) AND ($2 IS NULL OR actor = $2) \
+             AND ($3 IS NULL OR action = $3 OR substr(action, 1, length($3) + 1) = $3 || '.') \
+             AND ($4 IS NULL OR at >= $4) AND ($5 IS NULL OR at < $5) AND ($6 IS NULL OR (at, id) < ($6, $7)) \
+             ORDER BY at DESC, id DESC LIMIT $8",
+        )
+        .bind(filter.subject.clone())
+        .bind(filter.actor.clone())
+        .bind(filter.action.clone())
+        .bind(columns::time_text(filter.since))
+        .bind(columns::time_text(filter.until))
+        .bind(columns::time_text(after_at))
+        .bind(after_id.map(|id| id.to_string()))
+        .bind(i64::from(page.limit))
+        .fetch_all(&self.reader)
+        .await?
+        .iter()
+        .map(read)
+        .collect()
+    }
+
+    /// Writes an event that stands for itself: something was looked at, not changed.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn add_event(&self, event: &AdminEvent) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        write(&mut tx, event).await?;
+        Ok(tx.commit().await?)
     }
 
     /// A value the gateway keeps for itself.

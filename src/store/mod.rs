@@ -29,6 +29,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use agents::AgentFilter;
 pub use error::StoreError;
+pub use events::{EventFilter, EventPage};
 
 /// The open database.
 #[derive(Clone, Debug)]

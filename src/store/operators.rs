@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::rows::{AdminEvent, OperatorRole, OperatorRow};
 use super::{Store, StoreError, columns, events};
+use crate::clock::Timestamp;
 
 fn read(row: &SqliteRow) -> Result<OperatorRow, StoreError> {
     Ok(OperatorRow {
@@ -15,6 +16,7 @@ fn read(row: &SqliteRow) -> Result<OperatorRow, StoreError> {
         digest: columns::digest(row, "digest")?,
         hint: columns::optional_text(row, "hint")?,
         expires_at: columns::optional_time(row, "expires_at")?,
+        last_used_at: columns::optional_time(row, "last_used_at")?,
         created_at: columns::time(row, "created_at")?,
     })
 }
@@ -83,6 +85,43 @@ impl Store {
         }
         events::write(&mut tx, event).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// Gives an operator another token: the one it had is worth nothing from now on.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when it is not there.
+    pub async fn change_operator_token(
+        &self,
+        id: Uuid,
+        digest: &[u8; 32],
+        hint: &str,
+        event: &AdminEvent,
+    ) -> Result<OperatorRow, StoreError> {
+        let mut tx = self.begin().await?;
+        let row =
+            sqlx::query("UPDATE operators SET digest = $2, hint = $3, last_used_at = NULL WHERE id = $1 RETURNING *")
+                .bind(id.to_string())
+                .bind(digest.to_vec())
+                .bind(hint.to_owned())
+                .fetch_one(&mut *tx)
+                .await?;
+        events::write(&mut tx, event).await?;
+        tx.commit().await?;
+        read(&row)
+    }
+
+    /// Notes that an operator's token was used.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn touch_operator(&self, id: Uuid, at: Timestamp) -> Result<(), StoreError> {
+        sqlx::query("UPDATE operators SET last_used_at = $2 WHERE id = $1")
+            .bind(id.to_string())
+            .bind(at.to_string())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
     }
 
     /// Every operator, by name.

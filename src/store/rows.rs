@@ -244,6 +244,8 @@ pub struct OperatorRow {
     pub hint: Option<String>,
     /// Refused from then on.
     pub expires_at: Option<Timestamp>,
+    /// To the minute.
+    pub last_used_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
 }

@@ -17,5 +17,6 @@ mod limits;
 mod misbehaving;
 mod requests;
 mod revocation;
+mod secrets;
 mod streams;
 mod transport;

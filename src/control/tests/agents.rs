@@ -344,7 +344,7 @@ async fn every_change_is_noted_with_its_author_and_without_secrets() {
     let credential = json!({"upstream_credential": {"bearer": "canary-token"}});
     let (id, key) = api.agent("one").await;
     api.public(Method::PUT, "/api/agents/one", Some(&key), Some(credential)).await;
-    let events = api.bench.store.admin_events(Some(&id), 10).await.expect("reads");
+    let events = api.bench.events_of(&id).await.expect("reads");
     let seen: Vec<(&str, &str)> = events.iter().map(|event| (event.action.as_str(), event.actor.as_str())).collect();
     assert_eq!(seen, [("agent.update", format!("agent:{id}").as_str()), ("agent.create", "operator:root")]);
     let text = format!("{events:?}");

@@ -5,6 +5,7 @@ mod calls;
 mod connections;
 mod import;
 mod keys;
+mod operators;
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -77,6 +78,7 @@ impl Api {
             open_registration: Arc::new(AtomicBool::new(false)),
             active_calls: Arc::new(move || open.lock().expect("lock").clone()),
             drain_flush: None,
+            readings: Default::default(),
             ready: Arc::new(move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("journal down".to_owned()) }),
         });
         let [admin, auditor] = <[String; 2]>::try_from(tokens).expect("two");

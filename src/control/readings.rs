@@ -1,0 +1,63 @@
+//! Who looked at the call log: operators do not read it unseen.
+//!
+//! Promises: no reading without its event, but for pages and repetitions of one query within a minute, which are one reading.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::json;
+
+use super::problem::Problem;
+use super::who::Asked;
+use crate::clock::Timestamp;
+
+/// How long a query and its further pages are one reading.
+const ONE_READING_US: i64 = 60_000_000;
+/// More queries than that are not remembered: each is an event then.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// The readings of the last minute: who asked for what, and when.
+#[derive(Debug, Default)]
+pub struct Readings(Mutex<HashMap<(String, String), Timestamp>>);
+
+impl Readings {
+    /// Whether this is one that is not recorded yet.
+    fn begins(&self, actor: &str, query: &str, now: Timestamp) -> bool {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = |at: Timestamp| now.0.saturating_sub(at.0) >= ONE_READING_US;
+        let key = (actor.to_owned(), query.to_owned());
+        if recent.get(&key).is_some_and(|at| !over(*at)) {
+            return false;
+        }
+        recent.retain(|_, at| !over(*at));
+        if recent.len() < REMEMBERED_MAX {
+            recent.insert(key, now);
+        }
+        true
+    }
+
+    fn forget(&self, actor: &str, query: &str) {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.remove(&(actor.to_owned(), query.to_owned()));
+    }
+}
+
+/// Records that the asker, if it is an operator, is shown `rows` rows of the log.
+///
+/// # Errors
+/// When it cannot be recorded: then nothing is shown.
+pub(super) async fn record(asked: &Asked, rows: usize) -> Result<(), Problem> {
+    if !asked.who.is_operator() {
+        return Ok(());
+    }
+    let (actor, query) = (asked.who.word(), asked.parameters.without(&["next", "limit"]));
+    if !asked.control.readings.begins(&actor, &query, asked.control.registry.clock().wall()) {
+        return Ok(());
+    }
+    let recorded =
+        asked.control.registry.record_reading(&asked.who, "calls.read", json!({"query": query, "rows": rows}));
+    recorded.await.map_err(|error| {
+        asked.control.readings.forget(&actor, &query);
+        error.into()
+    })
+}

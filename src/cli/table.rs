@@ -136,7 +136,7 @@ mod tests {
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines.len(), 4);
         assert_eq!(lines[3].split_whitespace().collect::<Vec<_>>(), ["longer", "22"]);
-        assert_eq!(lines[2].find('1'), lines[3].find("22"));
+        assert_eq!(lines[2].rfind('1'), lines[3].find("22"));
     }
 
     fn table() -> Table {

@@ -114,7 +114,7 @@ mod tests {
     fn a_time_is_told_as_seen_from_now() {
         let told = |seconds: i64| relative(NOW.plus_micros(seconds * 1_000_000), NOW);
         let times = [0, -5, -61, -7_200, -200_000, 90, 400_000, -100_000_000];
-        assert_eq!(times.map(told), ["now", "5s ago", "1m ago", "2h ago", "2d ago", "in 1m", "in 4d", "2023-11-16"]);
+        assert_eq!(times.map(told), ["now", "5s ago", "1m ago", "2h ago", "2d ago", "in 1m", "in 4d", "2023-11-14"]);
         assert_eq!(exact(NOW), "2027-01-15T08:00:00Z");
     }
 }

@@ -1,6 +1,5 @@
 //! `agents`: registering, finding, changing agents.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -9,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::client::{path, query};
 use super::failure::Failure;
 use super::history;
-use super::session::{Session, list, text};
+use super::session::{Session, contents, list, text};
 use super::table::{Fit, Table};
 use super::time::api_duration;
 
@@ -344,17 +343,6 @@ fn insert(body: &mut Map<String, Value>, name: &str, value: Option<Value>) {
     if let Some(value) = value {
         body.insert(name.to_owned(), value);
     }
-}
-
-/// What is in a file, or comes in by standard input.
-pub(super) fn contents(file: &Path) -> Result<String, Failure> {
-    let read = if file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().lock().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(file)
-    };
-    read.map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))
 }
 
 fn object(file: &Path) -> Result<Map<String, Value>, Failure> {

@@ -6,10 +6,9 @@ use clap::Subcommand;
 use http::Method;
 use serde_json::Value;
 
-use super::agents::contents;
 use super::client::query;
 use super::failure::Failure;
-use super::session::{Session, list, text};
+use super::session::{Session, contents, list, text};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Import {

@@ -3,7 +3,8 @@
 //! Promises: with `--json` standard output holds the API's JSON and nothing else; what a script wants is on standard output,
 //! what only people read beside it is not; nothing is destroyed without a yes.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -146,6 +147,17 @@ impl Session {
             _ => Err(Failure::Running("nothing was changed".to_owned())),
         }
     }
+}
+
+/// What is in a file, or comes in by standard input.
+pub(super) fn contents(file: &Path) -> Result<String, Failure> {
+    let read = if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().lock().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    read.map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))
 }
 
 /// The columns there are; 80 where that is unknown.

@@ -7,6 +7,7 @@ mod support;
 mod access;
 mod calls;
 mod cards;
+mod cli;
 mod control;
 mod crash;
 mod hostile;

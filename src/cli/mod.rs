@@ -207,7 +207,11 @@ async fn ask(command: Command) -> Result<(), Failure> {
         Command::Why(why) => calls::why(&why.asked.id, &Session::open(&why.common)?).await,
         Command::Me(me) => ask::me(me.asked.target, &Session::open(&me.common)?).await,
         Command::Import(noun) => ask::import(noun.command, &Session::open(&noun.common)?).await,
-        Command::Serve(_) | Command::CheckConfig(_) | Command::Demo(_) | Command::Completions { .. } => Ok(()),
+        Command::Serve(_)
+        | Command::CheckConfig(_)
+        | Command::RotateSecretsKey(_)
+        | Command::Demo(_)
+        | Command::Completions { .. } => Ok(()),
     }
 }
 

@@ -16,6 +16,7 @@ mod journal_down;
 mod lifecycle;
 mod limits;
 mod misbehaving;
+mod readme;
 mod requests;
 mod revocation;
 mod secrets;

@@ -85,6 +85,7 @@ fn directory(keys: u128) -> Directory {
         connect_timeout: second,
         timeouts: Timeouts { first_byte: second, read_first_byte: second, idle: second },
         max_in_flight: 1024,
+        breaker: trust_gateway::vitals::BreakerSettings::default(),
         anonymous_allowed: true,
     };
     let agent = AgentRow {
@@ -133,6 +134,7 @@ fn directory(keys: u128) -> Directory {
             expires_at: None,
             last_used_at: None,
             created_at: Timestamp(0),
+            replaces: None,
         })
         .collect();
     let rows = DirectoryRows { agents: vec![agent], keys, ..DirectoryRows::default() };
@@ -241,6 +243,7 @@ fn intent(clock: &Clock) -> Intent {
         policy_rule: None,
         policy_digest: Some("0123456789abcdef".into()),
         units: 1,
+        limit: None,
         trace_id: None,
         charge: None,
     }

@@ -7,7 +7,7 @@
 mod build;
 mod last_use;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +19,12 @@ use http::{HeaderName, HeaderValue, Uri};
 use url::Url;
 use uuid::Uuid;
 
+use crate::a2a::OperationSet;
 use crate::clock::Timestamp;
 use crate::limit::{AgentGate, Direction};
 use crate::registry::network::NetworkRules;
 use crate::store::rows::{AdminState, ConnectionStatus, PushMode};
+use crate::vitals::Vitals;
 
 pub use build::{Builder, Defaults};
 pub use last_use::LastUse;
@@ -38,7 +40,10 @@ pub struct Directory {
     agents: Map<Uuid, Arc<Agent>>,
     slugs: Map<Arc<str>, Arc<Agent>>,
     keys: Map<[u8; 32], Arc<Key>>,
-    key_ids: HashSet<Uuid, RandomState>,
+    /// Every key by its id, with its end.
+    key_ends: Map<Uuid, Option<Timestamp>>,
+    /// Keys that replace another once they are used.
+    successors: Vec<Arc<Key>>,
     connections: Map<(Uuid, Uuid), Arc<Connection>>,
     revision: i64,
 }
@@ -87,10 +92,15 @@ impl Directory {
         self.connections.get(&pair(one, other))
     }
 
-    /// Whether the key with this id is still there.
+    /// Whether the key with this id is good at `now`.
     #[must_use]
-    pub fn has_key(&self, id: Uuid) -> bool {
-        self.key_ids.contains(&id)
+    pub fn key_holds(&self, id: Uuid, now: Timestamp) -> bool {
+        self.key_ends.get(&id).is_some_and(|end| end.is_none_or(|end| now < end))
+    }
+
+    /// The keys that take over from another one and have been used since, and when.
+    pub fn used_successors(&self) -> impl Iterator<Item = (Uuid, Timestamp)> {
+        self.successors.iter().filter_map(|key| Some((key.id, key.last_use.at()?)))
     }
 }
 
@@ -130,6 +140,8 @@ pub struct Agent {
     pub card: Option<Arc<ServedCard>>,
     /// Calls in flight to it.
     pub gate: Arc<AgentGate>,
+    /// How it is doing, and whether its breaker lets calls through.
+    pub vitals: Arc<Vitals>,
     /// Its time limits.
     pub timeouts: Timeouts,
 }
@@ -184,6 +196,8 @@ pub struct Key {
     pub expires_at: Option<Timestamp>,
     /// When it was last used.
     pub last_use: Arc<LastUse>,
+    /// Whether another key ends once this one is used.
+    pub replaces_another: bool,
 }
 
 /// The agreement between two agents.
@@ -200,6 +214,8 @@ pub struct Connection {
     pub blocked: bool,
     /// Not in force from then on.
     pub ends_at: Option<Timestamp>,
+    /// What the requester may call at the target; `None`: everything.
+    pub operations: Option<OperationSet>,
     /// Limits towards the target.
     pub towards_target: Arc<Direction>,
     /// Limits towards the requester.
@@ -211,6 +227,13 @@ impl Connection {
     #[must_use]
     pub fn in_force(&self, now: Timestamp) -> bool {
         self.status == ConnectionStatus::Connected && !self.blocked && self.ends_at.is_none_or(|end| now < end)
+    }
+
+    /// The operations that calls to `agent`, one of its two sides, are held to; `None`: all are allowed. What was asked for
+    /// and agreed to is what the requester may do: calls the other way are not bound by it.
+    #[must_use]
+    pub fn operations_towards(&self, agent: Uuid) -> Option<OperationSet> {
+        self.operations.filter(|_| agent == self.target)
     }
 
     /// The limits of calls to `agent`, one of its two sides.

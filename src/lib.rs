@@ -21,6 +21,7 @@
 //! | [`control`] | the HTTP API for agents and operators |
 //! | [`gateway`] | all of it put together, started and stopped |
 //! | [`cli`] | the commands |
+//! | [`vitals`] | how an agent is doing as its calls show it; the circuit breaker |
 //! | [`config`] | every setting, its default, its check |
 //! | [`clock`] | time as a parameter, so that tests can set it |
 //! | [`telemetry`] | logs |
@@ -47,3 +48,4 @@ pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod trust;
+pub mod vitals;

@@ -123,7 +123,7 @@ command -v cargo >/dev/null || fail "missing: cargo; install Rust from https://r
 command -v cc >/dev/null || debian gcc libc6-dev
 find_python || { debian python3 python3-venv && find_python; } || fail "missing: Python 3.11 or newer"
 echo "python: $("$python" --version)"
-for name in py03 py10 driver; do
+for name in py03 py10 driver openapi; do
     packages "$name"
 done
 find_node

@@ -10,8 +10,10 @@ pub mod envelope;
 pub mod events;
 mod json;
 mod operation;
+mod operation_set;
 
 pub use answer::Noticed;
 pub use envelope::{Envelope, EnvelopeError, RawId};
 pub use events::EventScanner;
 pub use operation::{Binding, Dialect, Effect, Operation};
+pub use operation_set::{NoOperation, OperationSet};

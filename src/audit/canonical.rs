@@ -44,6 +44,8 @@
 //! | 20 | `latency_ms` | int |
 //! | 21 | `calls` | int |
 //! | 22 | `trace_id` | text |
+//! | 23 | `limit_name` | text |
+//! | 24 | `limit_left` | int |
 //!
 //! A uuid is its 16 bytes, an int is 8 bytes big-endian two's complement, text is UTF-8. The commitment is
 //! `SHA-256(salt || client_ip)`, salt being the row's 16 bytes and `client_ip` its text; once both are erased the row holds the
@@ -57,8 +59,8 @@
 //! 00000000-0000-0000-0000-000000000002, `auth_method` api_key, `client_ip` 203.0.113.0/24 with sixteen bytes `09` for a salt,
 //! `trust_level` verified, `binding` jsonrpc, `method` message/send, `operation` SendMessage, `decision` allowed, `units` 1,
 //! `outcome` completed, `status_code` 200, `rpc_error_code` -32001, `request_bytes` 3, `response_bytes` 4, `latency_ms` 5,
-//! `calls` 1, everything else absent: 250 bytes, leaf
-//! `ca14deabe2410f31b66e74c9d49d1caeb507d0994c655fba71d1db6f9578989e`.
+//! `calls` 1, `limit_name` tier.verified.rate, `limit_left` 0, everything else absent: 282 bytes, leaf
+//! `fd582e6f211cfa4411d6d1730cd055b81db99c18ee95819a43af456b48679360`.
 
 use aws_lc_rs::digest;
 use uuid::Uuid;
@@ -134,6 +136,8 @@ fn write(row: &CallRow, out: &mut Vec<u8>) {
     fields.int(0x20, Some(row.latency_ms));
     fields.int(0x21, Some(row.calls));
     fields.text(0x22, row.trace_id.as_deref());
+    fields.text(0x23, row.limit_name.as_deref());
+    fields.int(0x24, row.limit_left);
 }
 
 struct Fields<'a>(&'a mut Vec<u8>);
@@ -203,15 +207,17 @@ mod tests {
             request_bytes: 3,
             response_bytes: 4,
             latency_ms: 5,
+            limit_name: Some("tier.verified.rate".to_owned()),
+            limit_left: Some(0),
             ..Draft::new(Uuid::from_u128(3)).row
         }
     }
 
     #[test]
     fn the_documented_record_has_the_documented_leaf() {
-        assert_eq!(record(&row()).len(), 250);
+        assert_eq!(record(&row()).len(), 282);
         let hex: String = leaf_hash(&row()).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "ca14deabe2410f31b66e74c9d49d1caeb507d0994c655fba71d1db6f9578989e");
+        assert_eq!(hex, "fd582e6f211cfa4411d6d1730cd055b81db99c18ee95819a43af456b48679360");
     }
 
     #[test]
@@ -235,6 +241,8 @@ mod tests {
             CallRow { policy_rule: Some("x".to_owned()), ..row() },
             CallRow { calls: 2, ..row() },
             CallRow { trace_id: Some(String::new()), ..row() },
+            CallRow { limit_name: None, ..row() },
+            CallRow { limit_left: Some(1), ..row() },
         ] {
             assert_ne!(leaf_hash(&changed), leaf_hash(&row()), "{changed:?}");
         }

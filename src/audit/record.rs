@@ -117,6 +117,15 @@ pub struct Charge {
     pub units: u32,
 }
 
+/// How a call stood to the limit that refused it or, when it was let through, to the one it left least of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitLeft {
+    /// The id of the rule that the limit comes from, one of a fixed set.
+    pub name: &'static str,
+    /// What was left of it after the call.
+    pub left: u32,
+}
+
 /// What is known of a call before it is forwarded, or when it is refused.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Intent {
@@ -164,6 +173,8 @@ pub struct Intent {
     pub policy_digest: Option<Box<str>>,
     /// Units charged.
     pub units: u32,
+    /// The limit that decided, or was nearest to.
+    pub limit: Option<LimitLeft>,
     /// The W3C trace id, 32 hex digits.
     pub trace_id: Option<Box<str>>,
     /// What a restart must remember of the limits this call was charged to.

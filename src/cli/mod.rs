@@ -1,21 +1,35 @@
 //! The commands: what is asked for, and how it went.
 //!
-//! Exit codes: 0, all well; 1, it failed while running (a port is taken, the disk is full); 2, the command line or the
-//! configuration is wrong, and nothing was started. Failures go to standard error as one block, results to standard output.
+//! Failures go to standard error as one block, results to standard output; exit codes are in `failure`. Commands that work
+//! on a running gateway are clients of its HTTP API and know nothing else of it: one file for each noun.
 
+mod agents;
+mod ask;
+mod calls;
 mod check;
+mod client;
+mod connections;
 mod demo;
+mod failure;
+mod history;
+mod keys;
+mod login;
+mod operators;
+mod profile;
 mod serve;
+mod session;
 mod table;
+mod time;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, LoadSource};
-use crate::telemetry::escaped;
+use failure::{EXIT_CODES, Failure};
+use session::{Common, Session};
 
 /// A reverse proxy for A2A agents: knows who is calling, holds callers to their limits, records every call.
 #[derive(Debug, Parser)]
@@ -25,16 +39,85 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 all well; 1 failed while running; 2 wrong command line or configuration.";
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start the gateway.
     Serve(FromFile),
     /// Read everything the gateway would read at its start, and tell what is wrong; starts nothing.
     CheckConfig(FromFile),
+    /// Seal all stored secrets under a new key; the gateway must be stopped.
+    RotateSecretsKey(FromFile),
     /// Start a gateway with two agents behind it, make the calls that show the point, and keep serving.
     Demo(Demo),
+    /// Check a token against a gateway and keep both for the commands below.
+    #[command(
+        after_help = "trust-gateway login --token-file data/admin-token\ntrust-gateway login --url https://gw.example:8081 --profile work --token - < token"
+    )]
+    Login(Common),
+    /// Forget a profile.
+    Logout(Common),
+    /// How the gateway is, and what wants attention.
+    Status(Common),
+    /// Agents: register, find, change.
+    #[command(
+        after_help = "trust-gateway agents register weather --endpoint http://127.0.0.1:9000/\nKEY=$(trust-gateway agents register planner)   a client: its key is all there is on standard output\ntrust-gateway agents find weather --status online"
+    )]
+    Agents(Noun<agents::Agents>),
+    /// Connections between agents: ask, answer, block, limit.
+    #[command(
+        after_help = "trust-gateway connections pending\ntrust-gateway connections request planner weather --accept\ntrust-gateway connections block planner:weather --reason 'too loud'"
+    )]
+    Connections(Noun<connections::Connections>),
+    /// Keys that agents prove themselves with.
+    #[command(
+        after_help = "KEY=$(trust-gateway keys create planner --name laptop --expires 90d)\ntrust-gateway keys rotate KEY_ID --grace 1h"
+    )]
+    Keys(Noun<keys::Keys>),
+    /// Operators and their tokens.
+    Operators(Noun<operators::Operators>),
+    /// What was changed, by whom.
+    Events(Noun<history::Events>),
+    /// The call log.
+    #[command(
+        after_help = "trust-gateway calls list --caller planner --since 10m\ntrust-gateway calls tail --follow --decision refused"
+    )]
+    Calls(Noun<calls::Calls>),
+    /// Why a call went as it did.
+    Why(Asking<calls::Id>),
+    /// Who the gateway takes you for, and what is left of your limits.
+    Me(Asking<Me>),
+    /// Take over what another registry exported.
+    Import(Noun<ask::Import>),
+    /// Print completions for a shell: bash, zsh, fish, elvish or powershell.
+    #[command(after_help = "trust-gateway completions bash > ~/.local/share/bash-completion/completions/trust-gateway")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
+struct Noun<C: Subcommand> {
+    #[command(subcommand)]
+    command: C,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct Asking<A: clap::Args> {
+    #[command(flatten)]
+    asked: A,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct Me {
+    /// How you stand towards this agent.
+    #[arg(long, value_name = "AGENT")]
+    target: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,39 +135,6 @@ struct FromFile {
     /// The configuration file; without it, trust-gateway.toml in the working directory if there is one.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-}
-
-/// Why a command did not do what it was asked for.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The command line or the configuration is wrong: a heading, and everything that is wrong, one line each.
-    Usage(&'static str, Vec<String>),
-    /// It went wrong while running.
-    Running(String),
-    /// It went wrong with this exit code, and the log ends with the reason.
-    Told(u8),
-}
-
-impl Failure {
-    fn code(&self) -> u8 {
-        match self {
-            Self::Running(_) => 1,
-            Self::Usage(..) => 2,
-            Self::Told(code) => *code,
-        }
-    }
-
-    /// One block of lines that a terminal shows as they are.
-    fn text(&self) -> String {
-        match self {
-            Self::Told(_) => String::new(),
-            Self::Running(message) => format!("error: {}\n", escaped(message)),
-            Self::Usage(heading, lines) => {
-                let lines = lines.iter().map(|line| format!("  {}\n", escaped(line)));
-                format!("error: {heading}\n{}", lines.collect::<String>())
-            }
-        }
-    }
 }
 
 /// Does what the command line says.
@@ -116,11 +166,54 @@ fn execute(command: Command) -> Result<String, Failure> {
             let ran = control_runtime()?.block_on(demo::run(options, &mut std::io::stdout()));
             ran.map(|()| String::new()).map_err(|error| Failure::Running(error.to_string()))
         }
+        Command::RotateSecretsKey(args) => {
+            let config = load(LoadSource::process(args.config))?;
+            let done = control_runtime()?.block_on(crate::gateway::change_secrets_key(&config));
+            let done = done.map_err(|error| Failure::Running(error.to_string()))?;
+            let mut text = format!("{} secrets are sealed under the new key {}\n", done.secrets, done.file.display());
+            for file in &done.retired {
+                text += &format!("out of use: {} (backups of the database made before need it)\n", file.display());
+            }
+            Ok(text)
+        }
         Command::CheckConfig(args) => {
             let config = load(LoadSource::process(args.config))?;
             check::check(&config).map_err(|lines| Failure::Usage("the configuration cannot be used", lines))?;
             Ok(check::report(&config))
         }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "trust-gateway", &mut script);
+            Ok(String::from_utf8_lossy(&script).into_owned())
+        }
+        client => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| Failure::Running(format!("nothing can be started: {error}")))?;
+            runtime.block_on(ask(client)).map(|()| String::new())
+        }
+    }
+}
+
+/// Commands that speak to a running gateway.
+async fn ask(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Login(common) => login::login(&common).await,
+        Command::Logout(common) => login::logout(&common),
+        Command::Status(common) => ask::status(&Session::open(&common)?).await,
+        Command::Agents(noun) => agents::run(noun.command, &Session::open(&noun.common)?).await,
+        Command::Connections(noun) => connections::run(noun.command, &Session::open(&noun.common)?).await,
+        Command::Keys(noun) => keys::run(noun.command, &Session::open(&noun.common)?).await,
+        Command::Operators(noun) => operators::run(noun.command, &Session::open(&noun.common)?).await,
+        Command::Events(noun) => history::run(noun.command, &Session::open(&noun.common)?).await,
+        Command::Calls(noun) => calls::run(noun.command, &Session::open(&noun.common)?).await,
+        Command::Why(why) => calls::why(&why.asked.id, &Session::open(&why.common)?).await,
+        Command::Me(me) => ask::me(me.asked.target, &Session::open(&me.common)?).await,
+        Command::Import(noun) => ask::import(noun.command, &Session::open(&noun.common)?).await,
+        Command::Serve(_)
+        | Command::CheckConfig(_)
+        | Command::RotateSecretsKey(_)
+        | Command::Demo(_)
+        | Command::Completions { .. } => Ok(()),
     }
 }
 
@@ -140,8 +233,6 @@ fn load(source: LoadSource) -> Result<Config, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn executed(args: &[&str]) -> Result<String, Failure> {

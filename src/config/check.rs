@@ -69,6 +69,8 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
         ("upstream.idle", upstream.idle),
         ("upstream.pool_idle", upstream.pool_idle),
         ("health.timeout", health.timeout),
+        ("breaker.min_open", config.breaker.min_open),
+        ("breaker.max_open", config.breaker.max_open),
     ];
     let from_zero = [("server.drain_timeout", server.drain_timeout), ("server.body_grace", server.body_grace)];
     let limits = limits.map(|(name, value)| (name, value, least)).into_iter();
@@ -87,6 +89,14 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
         let interval = DurationText(health.interval);
         faults
             .push(("health.timeout", format!("a probe must end before the next begins; write at most \"{interval}\"")));
+    }
+
+    if config.breaker.max_open < config.breaker.min_open {
+        let least = DurationText(config.breaker.min_open);
+        faults.push((
+            "breaker.max_open",
+            format!("the longest time is shorter than breaker.min_open; write at least \"{least}\""),
+        ));
     }
 
     let sizes = [
@@ -108,7 +118,9 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
         ("server.max_connections", server.max_connections, 1, 10_000_000),
         ("server.max_headers", server.max_headers, 16, 1024),
         ("upstream.max_in_flight", upstream.max_in_flight, 1, 1_000_000),
+        ("agents.max_pending", config.agents.max_pending, 1, 100_000),
         ("health.concurrency", health.concurrency, 1, 1024),
+        ("breaker.failures", config.breaker.failures, 0, 1_000_000),
     ];
     for (name, value, least, most) in counts {
         if value < least || value > most {

@@ -72,6 +72,8 @@ words! {
     Registration {
         /// Operators.
         Closed = "closed",
+        /// Anybody may ask; an operator decides, and until then the agent is not in service.
+        Approval = "approval",
         /// Anybody, and what is registered is in service at once.
         Open = "open",
     }

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 pub use errors::{ConfigError, ConfigErrors, Place};
 pub use kinds::{Addresses, Durability, LogFormat, LogLevel, PublicUrl, Registration, Roots, StoreUrl, TlsVersion};
 pub use read::{Fingerprint, LoadSource, fingerprint};
-pub use sections::{Admin, Agents, Audit, Health, Log, Policy, Server, Store, Tls, Upstream};
+pub use sections::{Admin, Agents, Audit, Breaker, Health, Log, Policy, Server, Store, Tls, Upstream};
 pub use table::Takes;
 pub use units::{DurationText, Size};
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// How agents are probed.
     pub health: Health,
+    /// When calls to an agent that does not answer are refused at once.
+    pub breaker: Breaker,
     /// What each trust level may do.
     pub policy: Policy,
     /// Logs.
@@ -60,6 +62,7 @@ impl Default for Config {
             agents: Agents::default(),
             upstream: Upstream::default(),
             health: Health::default(),
+            breaker: Breaker::default(),
             policy: Policy::default(),
             log: Log::default(),
         }

@@ -153,6 +153,8 @@ impl Default for Audit {
 pub struct Agents {
     /// Who may register.
     pub registration: Registration,
+    /// How many agents may wait for an operator's approval at once.
+    pub max_pending: usize,
     /// Private networks on which agents registered by others than operators may be.
     pub allow_networks: Vec<IpNet>,
     /// What new API keys begin with.
@@ -161,7 +163,12 @@ pub struct Agents {
 
 impl Default for Agents {
     fn default() -> Self {
-        Self { registration: Registration::Closed, allow_networks: Vec::new(), key_prefix: "oag_".to_owned() }
+        Self {
+            registration: Registration::Closed,
+            max_pending: 100,
+            allow_networks: Vec::new(),
+            key_prefix: "oag_".to_owned(),
+        }
     }
 }
 
@@ -218,6 +225,24 @@ pub struct Health {
 impl Default for Health {
     fn default() -> Self {
         Self { interval: Duration::from_secs(300), timeout: Duration::from_secs(8), concurrency: 8 }
+    }
+}
+
+/// `[breaker]`: when calls to an agent that does not answer are refused at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Breaker {
+    /// Calls one after the other that an agent does not answer before the next are refused; 0: none ever is.
+    pub failures: usize,
+    /// How long they are refused before one is tried; doubled each time that fails.
+    pub min_open: Duration,
+    /// How long they are refused at most before one is tried.
+    pub max_open: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, min_open: Duration::from_secs(1), max_open: Duration::from_secs(30) }
     }
 }
 

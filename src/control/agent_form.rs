@@ -40,6 +40,7 @@ pub(super) fn read(members: &Members, current: Option<&AgentRow>, public_url: &s
         max_in_flight: members.number("max_in_flight")?,
         timeouts: timeouts(members, current)?,
         upstream_credential: credential(members)?,
+        reason: members.plain_text("reason")?,
     })
 }
 

@@ -1,6 +1,7 @@
 //! `/api/agents`: registering, finding, reading, changing and deleting agents.
 
-use std::sync::atomic::Ordering;
+use std::collections::HashMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::Path;
@@ -8,16 +9,24 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::agent_form;
-use super::forms::AgentForm;
+use super::cursor;
+use super::forms::{AgentForm, SecretChange};
 use super::problem::Problem;
 use super::view;
 use super::who::Asked;
+use crate::clock::Timestamp;
+use crate::config::DurationText;
 use crate::limit::Abuse;
-use crate::registry::Actor;
-use crate::store::AgentFilter;
-use crate::store::rows::{AgentRow, HealthStatus};
+use crate::registry::{Actor, Registration};
+use crate::store::rows::{AdminState, AgentRow, HealthStatus};
+use crate::store::{AgentFilter, AgentPage};
+
+/// What an agent that asked to be registered is told with its key.
+const WAITING: &str = "Keep api_key and signing_secret now: neither is shown again. The agent is waiting for an operator's \
+    approval: until then it is in no list, is not called and cannot call.";
 
 fn filter(asked: &Asked) -> Result<AgentFilter, Problem> {
     let health = |word: &str| HealthStatus::from_word(word).filter(|status| *status != HealthStatus::Degraded);
@@ -25,6 +34,12 @@ fn filter(asked: &Asked) -> Result<AgentFilter, Problem> {
         text: asked.parameters.text(&["q", "search"]).map(str::to_owned),
         skill: asked.parameters.text(&["skill"]).map(str::to_owned),
         health: asked.parameters.word("status", "online, offline or unknown", health)?,
+        tag: asked.parameters.text(&["tag"]).map(str::to_owned),
+        // What a state is to those who see active agents only, nobody need know.
+        state: match asked.who.is_operator() {
+            true => asked.parameters.word("state", "pending, active or disabled", AdminState::from_word)?,
+            false => None,
+        },
         provider: asked.parameters.text(&["provider"]).map(str::to_owned),
         public_only: !asked.who.is_operator(),
     })
@@ -32,7 +47,7 @@ fn filter(asked: &Asked) -> Result<AgentFilter, Problem> {
 
 /// A page of agents.
 #[derive(Serialize, ToSchema)]
-struct AgentPage {
+struct AgentList {
     /// The agents of this page.
     agents: Vec<view::Agent>,
     /// How many there are on all pages.
@@ -41,6 +56,8 @@ struct AgentPage {
     page: u32,
     /// How many agents a page has.
     limit: u32,
+    /// Send it back as `next` for the next page; null: there is none.
+    next: Option<String>,
 }
 
 /// What `/api/agents/find` found.
@@ -61,12 +78,22 @@ struct FindQuery {
     q: Option<String>,
     /// A skill.
     skill: Option<String>,
+    /// A tag of a skill.
+    tag: Option<String>,
     /// Health.
     status: Option<&'static str>,
     /// The organisation.
     provider: Option<String>,
     /// How many.
     limit: u32,
+}
+
+/// The page that is asked for: after the agent that `next` names, else by its number.
+fn page(asked: &Asked, limit: u32) -> Result<(u32, AgentPage), Problem> {
+    let page = asked.parameters.count("page", 1, 1_000_000)?;
+    let after = asked.parameters.word("next", "the next of the page before", cursor::read)?;
+    let offset = AgentPage::Offset((page - 1) * limit);
+    Ok((page, after.map_or(offset, |(at, id)| AgentPage::After(at, id))))
 }
 
 async fn shown(asked: &Asked, row: &AgentRow) -> Result<view::Agent, Problem> {
@@ -76,30 +103,43 @@ async fn shown(asked: &Asked, row: &AgentRow) -> Result<view::Agent, Problem> {
 
 /// Finds agents, a page at a time. Strangers see what is listed, operators see all.
 #[utoipa::path(get, path = "/api/agents", operation_id = "list_agents", tag = "agents", security(()),
-    params(("q" = Option<String>, Query, description = "Words in name, description or slug"),
+    params(("q" = Option<String>, Query, description = "Words that are all in name, description, slug or skills"),
         ("search" = Option<String>, Query, description = "The same"),
         ("skill" = Option<String>, Query, description = "A skill it has"),
+        ("tag" = Option<String>, Query, description = "A tag of one of its skills"),
         ("status" = Option<String>, Query, description = "`online`, `offline` or `unknown`"),
         ("provider" = Option<String>, Query, description = "The organisation behind it"),
+        ("state" = Option<String>, Query, description = "For operators: `pending`, `active` or `disabled`"),
         ("page" = Option<u32>, Query, description = "From 1", minimum = 1),
+        ("next" = Option<String>, Query, description = "The `next` of the page before, instead of a page"),
         ("limit" = Option<u32>, Query, description = "At most 50; 20 unless said", minimum = 1)),
-    responses((status = 200, description = "A page", body = AgentPage)))]
+    responses((status = 200, description = "A page", body = AgentList)))]
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     let limit = asked.parameters.count("limit", 20, 50)?;
-    let page = asked.parameters.count("page", 1, 1_000_000)?;
-    let (rows, total) = asked.control.store.agents(&filter(&asked)?, limit, (page - 1) * limit).await?;
-    let mut agents = Vec::with_capacity(rows.len());
-    for row in &rows {
-        agents.push(shown(&asked, row).await?);
-    }
-    Ok(Json(AgentPage { agents, total, page, limit }).into_response())
+    let (number, page) = page(&asked, limit)?;
+    // One more than is shown tells whether there is a next page.
+    let (mut rows, total) = asked.control.store.agents(&filter(&asked)?, limit + 1, page).await?;
+    let next = cursor::page(&mut rows, limit, |row| (row.created_at, row.id));
+    let counts = counts(&asked, &rows).await?;
+    let show = |row: &AgentRow| view::agent(row, &asked.who, &asked.control.public_url, count(&counts, row));
+    Ok(Json(AgentList { agents: rows.iter().map(show).collect(), total, page: number, limit, next }).into_response())
+}
+
+async fn counts(asked: &Asked, rows: &[AgentRow]) -> Result<HashMap<Uuid, i64>, Problem> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    Ok(asked.control.store.connected_counts(&ids).await?)
+}
+
+fn count(counts: &HashMap<Uuid, i64>, row: &AgentRow) -> i64 {
+    counts.get(&row.id).copied().unwrap_or(0)
 }
 
 /// Finds agents for a caller that wants one: OpenAgora's short form.
 #[utoipa::path(get, path = "/api/agents/find", operation_id = "find_agents", tag = "agents", security(()),
-    params(("q" = Option<String>, Query, description = "Words in name, description or slug"),
+    params(("q" = Option<String>, Query, description = "Words that are all in name, description, slug or skills"),
         ("search" = Option<String>, Query, description = "The same"),
         ("skill" = Option<String>, Query, description = "A skill it has"),
+        ("tag" = Option<String>, Query, description = "A tag of one of its skills"),
         ("status" = Option<String>, Query, description = "`online`, `offline` or `unknown`"),
         ("provider" = Option<String>, Query, description = "The organisation behind it"),
         ("limit" = Option<u32>, Query, description = "At most 20; 5 unless said", minimum = 1)),
@@ -107,15 +147,14 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
 pub(super) async fn find(asked: Asked) -> Result<Response, Problem> {
     let limit = asked.parameters.count("limit", 5, 20)?;
     let filter = AgentFilter { public_only: true, ..filter(&asked)? };
-    let (rows, total) = asked.control.store.agents(&filter, limit, 0).await?;
-    let mut agents = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let connections = asked.control.store.connected_count(row.id).await?;
-        agents.push(view::found_agent(row, &asked.control.public_url, connections));
-    }
+    let (rows, total) = asked.control.store.agents(&filter, limit, AgentPage::Offset(0)).await?;
+    let counts = counts(&asked, &rows).await?;
+    let show = |row: &AgentRow| view::found_agent(row, &asked.control.public_url, count(&counts, row));
+    let agents = rows.iter().map(show).collect();
     let query = FindQuery {
         q: filter.text,
         skill: filter.skill,
+        tag: filter.tag,
         status: filter.health.map(view::health),
         provider: filter.provider,
         limit,
@@ -129,12 +168,7 @@ pub(super) async fn find(asked: Asked) -> Result<Response, Problem> {
     responses((status = 201, description = "Registered", body = view::NewAgent),
         (status = 409, description = "Slug or address are taken")))]
 pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
-    if !asked.who.is_operator() {
-        if !asked.control.open_registration.load(Ordering::Relaxed) {
-            return Err(Problem::forbidden(
-                "registration is closed: ask an operator of this gateway to register the agent",
-            ));
-        }
+    if !asked.who.is_operator() && asked.control.registry.registration() != Registration::Closed {
         asked.limited(Abuse::Registration)?;
     }
     let changes = agent_form::read(&asked.members()?, None, &asked.control.public_url)?;
@@ -144,7 +178,10 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
         api_key: made.api_key.text,
         api_key_id: made.key.id,
         signing_secret: made.signing_secret,
-        warning: "Keep api_key and signing_secret now: neither is shown again.",
+        warning: match made.agent.state {
+            AdminState::Pending => WAITING,
+            _ => "Keep api_key and signing_secret now: neither is shown again.",
+        },
     };
     let location = format!("/api/agents/{}", made.agent.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], no_store(), Json(body)).into_response())
@@ -160,7 +197,11 @@ pub(super) fn no_store() -> [(header::HeaderName, HeaderValue); 1] {
     params(("id" = String, Path, description = "The agent's id or slug")),
     responses((status = 200, description = "The agent", body = view::Agent)))]
 pub(super) async fn show(Path(name): Path<String>, asked: Asked) -> Result<Response, Problem> {
-    let row = asked.visible_agent(&name).await?;
+    let row = match asked.visible_agent(&name).await {
+        // The log goes on naming agents that are gone.
+        Err(gone) if asked.who.is_operator() => asked.control.store.deleted_agent(&name).await?.ok_or(gone)?,
+        found => found?,
+    };
     Ok(Json(shown(&asked, &row).await?).into_response())
 }
 
@@ -184,8 +225,42 @@ pub(super) async fn update(Path(name): Path<String>, asked: Asked) -> Result<Res
 pub(super) async fn delete(Path(name): Path<String>, asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
     let row = asked.visible_agent(&name).await?;
-    asked.control.registry.delete_agent(&asked.who, row.id).await?;
+    let said = asked.optional_members()?.plain_text("reason")?;
+    let reason = said.as_deref().or_else(|| asked.parameters.text(&["reason"]));
+    asked.control.registry.delete_agent(&asked.who, row.id, reason).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// A signing secret that was just made.
+#[derive(Serialize, ToSchema)]
+struct NewSecret {
+    /// Shown this once.
+    signing_secret: String,
+    /// It signs from then on; until then the one before does.
+    #[schema(value_type = String, format = DateTime)]
+    active_from: Timestamp,
+    /// What to do now.
+    warning: &'static str,
+}
+
+/// Makes another signing secret, which takes over at once or after a while, so that the agent can be told in between.
+#[utoipa::path(post, path = "/api/agents/{id}/signing-secret", operation_id = "rotate_signing_secret", tag = "agents",
+    params(("id" = String, Path, description = "The agent's id or slug")), request_body = SecretChange,
+    responses((status = 200, description = "The new secret", body = NewSecret)))]
+pub(super) async fn signing_secret(Path(name): Path<String>, asked: Asked) -> Result<Response, Problem> {
+    asked.known()?;
+    let row = asked.visible_agent(&name).await?;
+    let wait = match asked.optional_members()?.plain_text("activate_after")? {
+        None => Duration::ZERO,
+        Some(text) => text.parse::<DurationText>().map_err(|why| Problem::invalid("activate_after", why))?.0,
+    };
+    let made = asked.control.registry.rotate_signing_secret(&asked.who, row.id, wait).await?;
+    let body = NewSecret {
+        signing_secret: made.signing_secret,
+        active_from: made.active_from,
+        warning: "Keep the signing secret now: it is not shown again. Until active_from the one before signs.",
+    };
+    Ok((no_store(), Json(body)).into_response())
 }
 
 /// The agent's card as the gateway serves it.
@@ -213,4 +288,14 @@ pub(super) async fn card(Path(name): Path<String>, asked: Asked) -> Result<Respo
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     Ok((headers, [(header::CONTENT_TYPE, "application/json")], served.json.clone()).into_response())
+}
+
+/// The same where OpenAgora has it, too.
+#[utoipa::path(get, path = "/agents/{id}/agent-card.json", operation_id = "show_agent_card_too", tag = "agents",
+    security(()),
+    params(("id" = String, Path, description = "The agent's id or slug")),
+    responses((status = 200, description = "The card", body = Object),
+        (status = 304, description = "The card that If-None-Match names is the current one")))]
+pub(super) async fn card_without_prefix(path: Path<String>, asked: Asked) -> Result<Response, Problem> {
+    card(path, asked).await
 }

@@ -76,10 +76,32 @@ impl Members {
         })
     }
 
+    /// A duration in milliseconds: `"500ms"`, `"10s"`, `"5min"`, `"1h"`, `"30d"`, or a number of seconds.
+    pub(super) fn duration_ms(&self, name: &str) -> Said<u64> {
+        self.said(name, "a duration such as \"60s\" or \"5min\"", |value| match value {
+            Value::Number(seconds) => seconds.as_u64()?.checked_mul(1_000),
+            Value::String(text) => read_duration_ms(text),
+            _ => None,
+        })
+    }
+
     /// A word of a fixed set.
     pub(super) fn word<T>(&self, name: &str, wanted: &str, read: fn(&str) -> Option<T>) -> Result<Option<T>, Problem> {
         Ok(self.said(name, wanted, |value| value.as_str().and_then(read))?.flatten())
     }
+}
+
+fn read_duration_ms(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let unit = match unit.trim() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// The query parameters that were sent. Empty ones count as not sent: that is what forms do.

@@ -2,6 +2,8 @@
 
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -30,8 +32,11 @@ struct ActiveCalls {
     calls: Vec<view::ActiveCall>,
 }
 
-/// Which calls are asked for, and which part of them. `None`: names an agent that is unknown, whose calls are none.
-async fn query(asked: &Asked) -> Result<Option<(CallFilter, CallPage)>, Problem> {
+/// What a cursor must be.
+const NEXT: &str = "the next of the page before";
+
+/// Which calls are asked for. `None`: names an agent that is unknown, whose calls are none.
+async fn query(asked: &Asked) -> Result<Option<CallFilter>, Problem> {
     let parameters = &asked.parameters;
     let mut agents = [None, None, None];
     for (place, name) in agents.iter_mut().zip(["agent", "target", "caller"]) {
@@ -63,6 +68,7 @@ async fn query(asked: &Asked) -> Result<Option<(CallFilter, CallPage)>, Problem>
         outcome: text("outcome"),
         decision: text("decision"),
         operation: text("operation"),
+        reason: text("reason"),
         status: parameters.status("status")?,
         since: parameters.time("since")?,
         until: parameters.time("until")?,
@@ -70,11 +76,14 @@ async fn query(asked: &Asked) -> Result<Option<(CallFilter, CallPage)>, Problem>
         task_id: text("task_id"),
         context_id: text("context_id"),
     };
-    let page = CallPage {
-        after: parameters.word("next", "the next of the page before", cursor::read)?,
-        limit: parameters.count("limit", 50, 200)?,
-    };
-    Ok(Some((filter, page)))
+    Ok(Some(filter))
+}
+
+fn page(asked: &Asked) -> Result<CallPage, Problem> {
+    Ok(CallPage {
+        after: asked.parameters.word("next", NEXT, cursor::read)?,
+        limit: asked.parameters.count("limit", 50, 200)?,
+    })
 }
 
 /// The call log, newest first: all of it for operators, its own calls for an agent.
@@ -86,18 +95,25 @@ async fn query(asked: &Asked) -> Result<Option<(CallFilter, CallPage)>, Problem>
         ("outcome" = Option<String>, Query, description = "How it ended"),
         ("decision" = Option<String>, Query, description = "Whether it was let through"),
         ("operation" = Option<String>, Query, description = "The A2A operation"),
+        ("reason" = Option<String>, Query, description = "Why it was refused, or ended as it did"),
         ("status" = Option<u16>, Query, description = "The HTTP status"),
         ("since" = Option<String>, Query, description = "A time", format = DateTime),
         ("until" = Option<String>, Query, description = "A time", format = DateTime),
         ("request_id" = Option<uuid::Uuid>, Query, description = "One call"),
         ("task_id" = Option<String>, Query, description = "The A2A task"),
         ("context_id" = Option<String>, Query, description = "The A2A context"),
+        ("order" = Option<String>, Query, description = "`called` (newest first), or `recorded`: as they became rows, for those who follow the log; then there is always a `next`"),
         ("next" = Option<String>, Query, description = "The `next` of the page before"),
         ("limit" = Option<u32>, Query, description = "At most 200; 50 unless said", minimum = 1)),
     responses((status = 200, description = "A page", body = CallList)))]
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
-    let Some((filter, page)) = query(&asked).await? else {
+    let order = |text: &str| ["called", "recorded"].into_iter().find(|order| *order == text);
+    if asked.parameters.word("order", "called or recorded", order)? == Some("recorded") {
+        return recorded(&asked).await;
+    }
+    let page = page(&asked)?;
+    let Some(filter) = query(&asked).await? else {
         return Ok(Json(CallList { calls: Vec::new(), next: None }).into_response());
     };
     if let Some(flush) = &asked.control.drain_flush {
@@ -111,6 +127,52 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     Ok(Json(CallList { calls, next }).into_response())
 }
 
+/// The log as it grows, for those who follow it: rows in the order they were recorded in, which a long stream's late row
+/// does not disturb. There is always a `next`.
+async fn recorded(asked: &Asked) -> Result<Response, Problem> {
+    let mut seen = asked.parameters.word("next", NEXT, read_record_cursor)?.unwrap_or_default();
+    let limit = asked.parameters.count("limit", 50, 200)?;
+    let Some(filter) = query(asked).await? else {
+        return Ok(Json(CallList { calls: Vec::new(), next: Some(record_cursor(&seen)) }).into_response());
+    };
+    if let Some(flush) = &asked.control.drain_flush {
+        flush().await;
+    }
+    let rows = asked.control.store.recorded_calls(&filter, &seen, limit).await?;
+    readings::record(asked, rows.len()).await?;
+    for row in &rows {
+        match seen.iter_mut().find(|(node, _)| *node == row.node_id) {
+            Some((_, seq)) => *seq = row.seq,
+            None => seen.push((row.node_id, row.seq)),
+        }
+    }
+    let calls = rows.iter().map(|row| view::call(row, &asked.who)).collect();
+    Ok(Json(CallList { calls, next: Some(record_cursor(&seen)) }).into_response())
+}
+
+/// How far each node's record was read.
+fn record_cursor(seen: &[(Uuid, i64)]) -> String {
+    // The first byte keeps it from being empty, which would count as not sent.
+    let mut bytes = vec![b'r'];
+    for (node, seq) in seen {
+        bytes.extend_from_slice(node.as_bytes());
+        bytes.extend_from_slice(&seq.to_be_bytes());
+    }
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn read_record_cursor(text: &str) -> Option<Vec<(Uuid, i64)>> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    let (entries, []) = bytes.strip_prefix(b"r")?.as_chunks::<24>() else { return None };
+    entries
+        .iter()
+        .map(|entry| {
+            let (node, seq) = entry.split_at(16);
+            Some((Uuid::from_slice(node).ok()?, i64::from_be_bytes(seq.try_into().ok()?)))
+        })
+        .collect()
+}
+
 /// The calls that are open now.
 #[utoipa::path(get, path = "/api/calls/active", operation_id = "list_active_calls", tag = "calls",
     params(("agent" = Option<String>, Query, description = "Id or slug of caller or target"),
@@ -119,7 +181,7 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     responses((status = 200, description = "What is open", body = ActiveCalls)))]
 pub(super) async fn active(asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
-    let Some((query, _)) = query(&asked).await? else {
+    let Some(query) = query(&asked).await? else {
         return Ok(Json(ActiveCalls { calls: Vec::new() }).into_response());
     };
     let mut open = (asked.control.active_calls)();
@@ -131,4 +193,21 @@ pub(super) async fn active(asked: Asked) -> Result<Response, Problem> {
     open.sort_by_key(|call| std::cmp::Reverse((call.called_at, call.request_id)));
     let calls = open.iter().map(|call| view::active_call(call, &asked.who)).collect();
     Ok(Json(ActiveCalls { calls }).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn a_record_cursor_reads_back_and_nonsense_does_not() {
+        let id = Uuid::now_v7();
+        for seen in [vec![], vec![(id, 1)], vec![(id, i64::MAX), (Uuid::nil(), 0)]] {
+            assert_eq!(read_record_cursor(&record_cursor(&seen)), Some(seen));
+        }
+        for bad in ["", "x", "cg0", &cursor::write(Timestamp(1), id)] {
+            assert_eq!(read_record_cursor(bad), None, "{bad}");
+        }
+    }
 }

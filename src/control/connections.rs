@@ -10,13 +10,17 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::Members;
+use super::cursor;
 use super::forms::{ConnectionChange, ConnectionForm};
+use super::history;
 use super::problem::Problem;
 use super::view;
 use super::who::Asked;
+use crate::a2a::OperationSet;
 use crate::registry::Actor;
-use crate::registry::connections::{NewConnection, Terms};
+use crate::registry::connections::{Change, NewConnection, Terms};
 use crate::registry::transition::Action;
+use crate::store::ConnectionFilter;
 use crate::store::rows::{ConnectionLimits, ConnectionRow, ConnectionStatus};
 
 const ACTIONS: &str = "one of accept, decline, block, unblock, pause, resume, end";
@@ -30,12 +34,15 @@ struct ConnectionPage {
     page: u32,
     /// How many connections a page has.
     limit: u32,
+    /// Send it back as `next` for the next page; null: there is none.
+    next: Option<String>,
 }
 
-async fn shown(asked: &Asked, row: &ConnectionRow) -> Result<view::Connection, Problem> {
+pub(super) async fn shown(asked: &Asked, row: &ConnectionRow) -> Result<view::Connection, Problem> {
     let requester = asked.control.store.agent(row.requester_id).await?;
     let target = asked.control.store.agent(row.target_id).await?;
-    Ok(view::connection(row, requester.as_ref(), target.as_ref()))
+    let now = asked.control.registry.clock().wall();
+    Ok(view::connection(row, requester.as_ref(), target.as_ref(), now))
 }
 
 /// The row, for its two sides and operators; to others it does not exist.
@@ -71,38 +78,24 @@ fn terms(members: &Members) -> Result<Terms, Problem> {
             streams: limits.number("streams")?.flatten(),
         }),
     };
-    Ok(Terms { limits, ends_at: members.time("ends_at")? })
+    let operations = match members.get("operations") {
+        None => None,
+        Some(Value::Null) => Some(None),
+        Some(_) => {
+            let names = members.texts("operations")?.unwrap_or_default();
+            let set = OperationSet::from_names(&names).map_err(|error| Problem::invalid("operations", error))?;
+            Some(Some(set))
+        }
+    };
+    let purpose = members.text("purpose")?;
+    Ok(Terms { limits, ends_at: members.time("ends_at")?, operations, purpose, review_at: members.time("review_at")? })
 }
 
-/// `period_ms`, or `period`: `"500ms"`, `"10s"`, `"5min"`, `"1h"`, `"1d"`, or a number of seconds.
+/// `period_ms`, or `period` as a duration.
 fn period(limits: &Members) -> Result<Option<u64>, Problem> {
-    if let Some(ms) = limits.number("period_ms")? {
-        return Ok(ms.map(u64::from));
-    }
-    let read = |value: &Value| match value {
-        Value::Number(seconds) => seconds.as_u64()?.checked_mul(1_000),
-        Value::String(text) => {
-            let split = text.find(|c: char| !c.is_ascii_digit())?;
-            let (number, unit) = text.split_at(split);
-            let unit = match unit.trim() {
-                "ms" => 1,
-                "s" => 1_000,
-                "m" | "min" => 60_000,
-                "h" => 3_600_000,
-                "d" => 86_400_000,
-                _ => return None,
-            };
-            number.parse::<u64>().ok()?.checked_mul(unit)
-        }
-        _ => None,
-    };
-    match limits.get("period") {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            let period = read(value)
-                .ok_or_else(|| Problem::invalid("limits.period", "must be a duration such as \"60s\" or \"5min\""))?;
-            Ok(Some(period))
-        }
+    match limits.number("period_ms")? {
+        Some(ms) => Ok(ms.map(u64::from)),
+        None => Ok(limits.duration_ms("period")?.flatten()),
     }
 }
 
@@ -140,6 +133,7 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
         message: members.plain_text("message")?,
         at_once,
         terms: terms(&members)?,
+        reason: members.plain_text("reason")?,
     };
     let row = asked.control.registry.request_connection(&asked.who, wish).await?;
     let auto_accepted = row.status == ConnectionStatus::Connected && at_once.is_none();
@@ -172,12 +166,22 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     if !["open", "all", "blocked"].contains(&status) && ConnectionStatus::from_word(status).is_none() {
         return Err(Problem::invalid("status", "must be pending, connected, declined, paused, ended, blocked or all"));
     }
-    let rows = asked.control.store.connections(agent, status, limit, (page - 1) * limit).await?;
+    let review_due = asked.parameters.word("review_due", "true or false", |text| text.parse::<bool>().ok())?;
+    let filter = ConnectionFilter {
+        agent,
+        status,
+        review_by: review_due.filter(|due| *due).map(|_| asked.control.registry.clock().wall()),
+        ..ConnectionFilter::default()
+    };
+    let after = asked.parameters.word("next", "the next of the page before", cursor::read)?;
+    // One more than is shown tells whether there is another page.
+    let mut rows = asked.control.store.connections(&filter, after, limit + 1, (page - 1) * limit).await?;
+    let next = cursor::page(&mut rows, limit, |row| (row.created_at, row.id));
     let mut connections = Vec::with_capacity(rows.len());
     for row in &rows {
         connections.push(shown(&asked, row).await?);
     }
-    Ok(Json(ConnectionPage { connections, page, limit }).into_response())
+    Ok(Json(ConnectionPage { connections, page, limit, next }).into_response())
 }
 
 /// One connection, for its two sides and operators.
@@ -199,24 +203,40 @@ pub(super) async fn update(Path(id): Path<String>, asked: Asked) -> Result<Respo
     let members = asked.members()?;
     let action = action(&members)?;
     let terms = terms(&members)?;
-    if action.is_none() && terms.limits.is_none() && terms.ends_at.is_none() {
-        return Err(Problem::invalid("action", format!("is missing: send {ACTIONS}, or limits, or ends_at")));
+    if action.is_none() && terms.is_empty() {
+        let problem = format!("is missing: send {ACTIONS}, or terms: limits, operations, purpose, review_at, ends_at");
+        return Err(Problem::invalid("action", problem));
     }
     let side_for = match members.plain_text("agent_id")? {
         Some(name) => Some(asked.visible_agent(&name).await?.id),
         None => None,
     };
-    let row = asked.control.registry.change_connection(&asked.who, row.id, action, side_for, terms).await?;
+    let change = Change { action, side_for, terms, reason: members.plain_text("reason")? };
+    let row = asked.control.registry.change_connection(&asked.who, row.id, change).await?;
     Ok(Json(shown(&asked, &row).await?).into_response())
 }
 
 /// Ends a connection.
 #[utoipa::path(delete, path = "/api/connections/{id}", operation_id = "end_connection", tag = "connections",
-    params(("id" = String, Path, description = "The connection's id")),
+    params(("id" = String, Path, description = "The connection's id"),
+        ("reason" = Option<String>, Query, description = "Kept in the history")),
     responses((status = 204, description = "Over"),
         (status = 409, description = "It cannot be ended in this state")))]
 pub(super) async fn end(Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {
     let row = visible(&asked, &id).await?;
-    asked.control.registry.change_connection(&asked.who, row.id, Some(Action::End), None, Terms::default()).await?;
+    let reason = asked.parameters.text(&["reason"]).map(str::to_owned);
+    let change = Change { reason, ..Action::End.into() };
+    asked.control.registry.change_connection(&asked.who, row.id, change).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Every change of a connection, newest first: who, when, why, before and after. For its two sides and operators.
+#[utoipa::path(get, path = "/api/connections/{id}/history", operation_id = "connection_history", tag = "connections",
+    params(("id" = String, Path, description = "The connection's id"),
+        ("limit" = Option<u32>, Query, description = "At most 200; 50 unless said", minimum = 1),
+        ("next" = Option<String>, Query, description = "The `next` of the page before")),
+    responses((status = 200, description = "A page", body = history::History)))]
+pub(super) async fn history(Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {
+    let row = visible(&asked, &id).await?;
+    history::answer(&asked, row.id).await
 }

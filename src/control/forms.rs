@@ -66,6 +66,8 @@ pub(super) struct KeyForm {
     /// Refused from then on.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
+    /// The SHA-256 of a key that exists elsewhere, in hexadecimal digits: it is taken over instead of one being made (admins).
+    sha256: Option<String>,
 }
 
 /// A request for a connection.
@@ -87,6 +89,15 @@ pub(super) struct ConnectionForm {
     /// Not in force from then on.
     #[schema(format = DateTime)]
     ends_at: Option<String>,
+    /// What it is for, at most 500 characters.
+    purpose: Option<String>,
+    /// What the requester may call at the target, by names of A2A 1.0; null: everything.
+    operations: Option<Vec<String>>,
+    /// Somebody should look at it then; nothing stops.
+    #[schema(format = DateTime)]
+    review_at: Option<String>,
+    /// Why; kept in the history.
+    reason: Option<String>,
 }
 
 /// A change of a connection.
@@ -104,6 +115,15 @@ pub(super) struct ConnectionChange {
     /// Not in force from then on.
     #[schema(format = DateTime)]
     ends_at: Option<String>,
+    /// What it is for, at most 500 characters.
+    purpose: Option<String>,
+    /// What the requester may call at the target, by names of A2A 1.0; null: everything.
+    operations: Option<Vec<String>>,
+    /// Somebody should look at it then; nothing stops.
+    #[schema(format = DateTime)]
+    review_at: Option<String>,
+    /// Why; kept in the history.
+    reason: Option<String>,
 }
 
 /// A new operator.
@@ -116,4 +136,32 @@ pub(super) struct OperatorForm {
     /// The token is refused from then on.
     #[schema(format = DateTime)]
     expires_at: Option<String>,
+}
+
+/// How a key is replaced. All of it may be left out.
+#[derive(ToSchema)]
+pub(super) struct RotationForm {
+    /// The new key's name; left out: the old one's.
+    name: Option<String>,
+    /// The new key is refused from then on; left out: it lives as long as the old one would have been given.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+    /// How long the old key goes on after the first use of the new one: `"1h"` unless said.
+    grace: Option<String>,
+}
+
+/// A decision on a card that waits. All of it may be left out.
+#[derive(ToSchema)]
+pub(super) struct CardChoice {
+    /// The `hash` of the card that was looked at: when another is held by now, nothing is decided.
+    hash: Option<String>,
+    /// Why; kept in the history.
+    reason: Option<String>,
+}
+
+/// How a signing secret is replaced. All of it may be left out.
+#[derive(ToSchema)]
+pub(super) struct SecretChange {
+    /// The new secret signs after so long: `"0s"` unless said, at most 30 days.
+    activate_after: Option<String>,
 }

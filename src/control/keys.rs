@@ -9,11 +9,17 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::agents::no_store;
-use super::forms::KeyForm;
+use super::forms::{KeyForm, RotationForm};
 use super::problem::Problem;
 use super::view;
 use super::who::Asked;
 use crate::registry::Actor;
+use crate::registry::keys::Rotation;
+use crate::registry::token::NewToken;
+use crate::store::rows::KeyRow;
+
+/// An hour.
+const DEFAULT_GRACE_MS: u64 = 3_600_000;
 
 /// The keys of an agent.
 #[derive(Serialize, ToSchema)]
@@ -42,10 +48,52 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     let agent = meant(&asked, members.plain_text("agent_id")?.as_deref()).await?;
     let name = members.plain_text("name")?.unwrap_or_else(|| "default".to_owned());
     let expires_at = members.time("expires_at")?.flatten();
-    let (row, key) = asked.control.registry.create_key(&asked.who, agent, &name, expires_at).await?;
-    let warning = "Keep the key now: it is not shown again.";
-    let body = view::NewKey { row: view::key(&row), key: key.text, warning };
-    Ok((StatusCode::CREATED, no_store(), Json(body)).into_response())
+    let registry = &asked.control.registry;
+    if let Some(text) = members.plain_text("sha256")? {
+        let digest = read_digest(&text).ok_or_else(|| {
+            Problem::invalid("sha256", "must be the SHA-256 of the whole key as 64 hexadecimal digits")
+        })?;
+        let row = registry.import_key(&asked.who, agent, &name, expires_at, digest).await?;
+        return Ok((StatusCode::CREATED, no_store(), Json(view::key(&row, registry.clock().wall()))).into_response());
+    }
+    let (row, key) = registry.create_key(&asked.who, agent, &name, expires_at).await?;
+    Ok(made(&asked, &row, key))
+}
+
+/// A new key, shown this once.
+fn made(asked: &Asked, row: &KeyRow, key: NewToken) -> Response {
+    let row = view::key(row, asked.control.registry.clock().wall());
+    let body = view::NewKey { row, key: key.text, warning: "Keep the key now: it is not shown again." };
+    (StatusCode::CREATED, no_store(), Json(body)).into_response()
+}
+
+fn read_digest(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+/// Makes a key that takes the place of another: it works at once, and the old one ends a grace time after its first use.
+#[utoipa::path(post, path = "/api/keys/{id}/rotate", operation_id = "rotate_key", tag = "keys",
+    params(("id" = String, Path, description = "The old key's id")), request_body = RotationForm,
+    responses((status = 201, description = "The new key", body = view::NewKey),
+        (status = 409, description = "The agent has as many keys as it may have, or the old one is being rotated")))]
+pub(super) async fn rotate(Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {
+    asked.known()?;
+    let id = Uuid::parse_str(&id).map_err(|_| Problem::not_found("Key not found"))?;
+    let members = asked.optional_members()?;
+    let rotation = Rotation {
+        name: members.plain_text("name")?,
+        expires_at: members.time("expires_at")?,
+        grace_ms: members.duration_ms("grace")?.flatten().unwrap_or(DEFAULT_GRACE_MS),
+    };
+    let (row, key) = asked.control.registry.rotate_key(&asked.who, id, rotation).await?;
+    Ok(made(&asked, &row, key))
 }
 
 /// The keys of an agent, without the keys themselves.
@@ -56,12 +104,12 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     let agent = meant(&asked, asked.parameters.text(&["agent_id"])).await?;
     let mut rows = asked.control.registry.keys_of(&asked.who, agent).await?;
-    let directory = asked.control.directory.load();
+    let (directory, now) = (asked.control.directory.load(), asked.control.registry.clock().wall());
     for row in &mut rows {
         // The database is told of uses only now and then.
         row.last_used_at = row.last_used_at.max(directory.key(&row.digest).and_then(|key| key.last_use.at()));
     }
-    Ok(Json(KeyList { keys: rows.iter().map(view::key).collect() }).into_response())
+    Ok(Json(KeyList { keys: rows.iter().map(|row| view::key(row, now)).collect() }).into_response())
 }
 
 /// Revokes a key; in force when the answer is there.

@@ -11,14 +11,21 @@ mod calls;
 mod connections;
 mod cursor;
 mod events;
+mod extended_card;
 mod forms;
+mod health;
+mod history;
 mod import;
 mod keys;
+mod me;
+mod notifications;
 mod openapi;
 mod operators;
 mod problem;
 mod readings;
+mod skill;
 mod status;
+mod story;
 mod view;
 mod who;
 
@@ -27,10 +34,9 @@ mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -42,6 +48,7 @@ use crate::audit::record::Intent;
 use crate::directory;
 use crate::limit::Limits;
 use crate::registry::Registry;
+use crate::registry::health::Health;
 use crate::store::Store;
 use problem::Problem;
 pub use readings::Readings;
@@ -56,6 +63,8 @@ pub type Flush = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 pub struct Control {
     /// The rules.
     pub registry: Arc<Registry>,
+    /// Looks at agents.
+    pub health: Arc<Health>,
     /// What is read beside them.
     pub store: Store,
     /// What calls are decided from: the keys of agents, the cards served for them.
@@ -64,16 +73,29 @@ pub struct Control {
     pub limits: Arc<Limits>,
     /// The gateway's address as callers see it, without a slash at the end.
     pub public_url: String,
-    /// Whether anybody may register an agent; changes with the configuration.
-    pub open_registration: Arc<AtomicBool>,
     /// The calls that are open now.
     pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
     /// Called before the log is read, so that it shows what has just happened.
     pub drain_flush: Option<Flush>,
+    /// What this process is.
+    pub about: About,
     /// What operators read of the log lately.
     pub readings: Readings,
     /// Whether calls are recorded, which they must be to be served; the text says why not.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+/// What a gateway tells operators of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// The node whose rows it writes.
+    pub node_id: uuid::Uuid,
+    /// When it was started.
+    pub started_at: crate::clock::Timestamp,
+    /// Where callers connect.
+    pub public: std::net::SocketAddr,
+    /// Where operators connect.
+    pub admin: std::net::SocketAddr,
 }
 
 impl std::fmt::Debug for Control {
@@ -124,12 +146,26 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
         .routes(routes!(agents::find))
         .routes(routes!(agents::show, agents::update, agents::delete))
         .routes(routes!(agents::card))
+        .routes(routes!(agents::card_without_prefix))
+        .routes(routes!(extended_card::show))
+        .routes(routes!(agents::signing_secret))
+        .routes(routes!(skill::show))
+        .routes(routes!(history::agent))
+        .routes(routes!(health::probe))
+        .routes(routes!(health::held))
+        .routes(routes!(health::accept))
+        .routes(routes!(health::reject))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
+        .routes(routes!(keys::rotate))
         .routes(routes!(connections::list, connections::create))
         .routes(routes!(connections::show, connections::update, connections::end))
+        .routes(routes!(connections::history))
+        .routes(routes!(me::show))
+        .routes(routes!(notifications::list))
         .routes(routes!(calls::list))
         .routes(routes!(calls::active))
+        .routes(routes!(story::show))
         .routes(routes!(status::live))
         .routes(routes!(status::ready))
         .routes(routes!(openapi::document));
@@ -140,6 +176,7 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
             .routes(routes!(operators::remove))
             .routes(routes!(operators::rotate))
             .routes(routes!(events::list))
+            .routes(routes!(status::show))
             .routes(routes!(import::openagora)),
     };
     router.split_for_parts()
@@ -149,10 +186,21 @@ fn router(control: Arc<Control>, door: Door) -> Router {
     let (router, document) = described(door);
     let openapi = openapi::finish(document, door, &control.public_url);
     router
-        .fallback(async || Problem::not_found("there is nothing at this path"))
+        .fallback(nothing)
         .method_not_allowed_fallback(async || Problem::new(405, "this method is not allowed here"))
         .with_state(Entry { control, door, openapi })
         .layer(from_fn(detached))
+}
+
+/// What is not here; calls that came in by the operators' door are told where to go.
+async fn nothing(State(entry): State<Entry>, uri: http::Uri) -> Problem {
+    if entry.door == Door::Operator && crate::proxy::is_call(uri.path()) {
+        return Problem::not_found(format!(
+            "calls are not taken here: send them to {}/api/proxy/AGENT with an API key of the calling agent",
+            entry.control.public_url
+        ));
+    }
+    Problem::not_found("there is nothing at this path")
 }
 
 /// Runs the request as a task of its own: a change in the database is followed by the rebuilding of the directory even

@@ -50,6 +50,13 @@ impl Problem {
         problem
     }
 
+    /// With another challenge than the usual one.
+    pub(super) fn challenge(mut self, challenge: HeaderValue) -> Self {
+        self.headers.retain(|(name, _)| *name != header::WWW_AUTHENTICATE);
+        self.headers.push((header::WWW_AUTHENTICATE, challenge));
+        self
+    }
+
     /// Not now, but perhaps in a moment.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(503, detail).retry_after(1)
@@ -95,9 +102,13 @@ impl From<RegistryError> for Problem {
             }
             RegistryError::Forbidden(why) => Self::forbidden(why),
             RegistryError::Invalid { member, problem } => Self::invalid(&member, problem),
+            RegistryError::Full(why) => Self::new(503, why).retry_after(3_600),
             RegistryError::Taken(what) => Self::new(409, what),
             RegistryError::Connection { problem, current } => Self::new(409, problem)
                 .with("connection", json!({"id": current.id, "status": view::connection_status(&current)})),
+            RegistryError::TooSoon(wait) => {
+                Self::new(429, RegistryError::TooSoon(wait).to_string()).retry_after(wait.as_secs().max(1))
+            }
             RegistryError::Store(error) => error.into(),
             RegistryError::Vault(error) => {
                 tracing::error!(%error, "a secret cannot be handled");

@@ -47,10 +47,18 @@ impl Readings {
 /// # Errors
 /// When it cannot be recorded: then nothing is shown.
 pub(super) async fn record(asked: &Asked, rows: usize) -> Result<(), Problem> {
+    record_as(asked, asked.parameters.without(&["next", "limit"]), rows).await
+}
+
+/// As [`record`], for what the query's parameters do not say.
+///
+/// # Errors
+/// As [`record`].
+pub(super) async fn record_as(asked: &Asked, query: String, rows: usize) -> Result<(), Problem> {
     if !asked.who.is_operator() {
         return Ok(());
     }
-    let (actor, query) = (asked.who.word(), asked.parameters.without(&["next", "limit"]));
+    let actor = asked.who.word();
     if !asked.control.readings.begins(&actor, &query, asked.control.registry.clock().wall()) {
         return Ok(());
     }

@@ -9,8 +9,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub(super) use agent::{Agent, FoundAgent, NewAgent, agent, found_agent};
-pub(super) use call::{ActiveCall, Call, active_call, call};
+pub(super) use agent::{Agent, FoundAgent, NewAgent, agent, card_state, found_agent, payment};
+pub(super) use call::{ActiveCall, Call, active_call, call, knows_target};
 pub(super) use connection::{Connection, NewConnection, connection, connection_status};
 pub(super) use operator::{Event, NewToken, Operator, event, operator};
 
@@ -36,6 +36,10 @@ pub(super) struct Key {
     name: String,
     /// Its beginning, to recognise it by; null for imported keys.
     hint: Option<String>,
+    /// `active` or `expired`.
+    state: &'static str,
+    /// The key that ends once this one has been used.
+    replaces: Option<Uuid>,
     /// Refused from then on.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
@@ -60,8 +64,11 @@ pub(super) struct NewKey {
 }
 
 /// A key; never the key itself.
-pub(super) fn key(row: &KeyRow) -> Key {
+pub(super) fn key(row: &KeyRow, now: Timestamp) -> Key {
+    let expired = row.expires_at.is_some_and(|end| end <= now);
     Key {
+        state: if expired { "expired" } else { "active" },
+        replaces: row.replaces.map(|old| old.key),
         id: row.id,
         agent_id: row.agent_id,
         name: row.name.clone(),

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::body::{Members, Parameters};
 use super::problem::Problem;
 use super::{Control, Door, Entry, Source, body_max};
+use crate::directory::Key;
 use crate::identity::{self, Caller, CredentialError};
 use crate::limit::Abuse;
 use crate::registry::Actor;
@@ -31,6 +32,8 @@ const OPERATOR_HINT: &str = "send one operator token as Authorization: Bearer, o
 pub(super) struct Asked {
     pub(super) control: Arc<Control>,
     pub(super) who: Actor,
+    /// The agent's key that was sent.
+    pub(super) key: Option<Arc<Key>>,
     pub(super) parameters: Parameters,
     pub(super) headers: HeaderMap,
     source: IpAddr,
@@ -45,7 +48,7 @@ impl FromRequest<Entry> for Asked {
         // The credential first: strangers do not get to send a megabyte to an operator's door.
         // Without a source all share one allowance.
         let source = head.extensions.get::<Source>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |source| source.0);
-        let who = identify(&head.headers, source, entry).await?;
+        let (who, key) = identify(&head.headers, source, entry).await?;
         let changes = !matches!(head.method, Method::GET | Method::HEAD);
         if changes && matches!(who, Actor::Operator { role: OperatorRole::Auditor, .. }) {
             return Err(Problem::forbidden("auditors change nothing: use an admin's token"));
@@ -53,6 +56,7 @@ impl FromRequest<Entry> for Asked {
         Ok(Self {
             control: Arc::clone(&entry.control),
             who,
+            key,
             parameters: Parameters::parse(head.uri.query()),
             headers: head.headers,
             source,
@@ -75,7 +79,7 @@ async fn read(body: Body, most: usize) -> Result<Bytes, Problem> {
 }
 
 /// Who the headers prove the asker to be at this door.
-async fn identify(headers: &HeaderMap, source: IpAddr, entry: &Entry) -> Result<Actor, Problem> {
+async fn identify(headers: &HeaderMap, source: IpAddr, entry: &Entry) -> Result<(Actor, Option<Arc<Key>>), Problem> {
     let control = &entry.control;
     let hint = match entry.door {
         Door::Public => AGENT_HINT,
@@ -93,9 +97,11 @@ async fn identify(headers: &HeaderMap, source: IpAddr, entry: &Entry) -> Result<
     let now = control.registry.clock().wall();
     match entry.door {
         // From the directory, as calls are: what is in force for a call is in force here, and no guess costs a query.
-        Door::Public => match identity::identify(headers, &control.directory.load(), now).map_err(wrong)? {
-            Caller::Anonymous => Ok(Actor::Anonymous),
-            Caller::Agent(key) => Ok(Actor::Agent(key.agent.id)),
+        Door::Public => match identity::prove(headers, &control.directory.load(), now).map_err(wrong)? {
+            Caller::Anonymous => Ok((Actor::Anonymous, None)),
+            Caller::Agent(key) if key.agent.state == AdminState::Disabled => Err(wrong(CredentialError::Disabled)),
+            // One that waits for approval looks after itself: what it may not do for that is the registry's to say.
+            Caller::Agent(key) => Ok((Actor::Agent(key.agent.id), Some(key))),
         },
         Door::Operator => {
             let token = identity::credential(headers).map_err(wrong)?.ok_or_else(|| Problem::unauthorized(hint))?;
@@ -107,7 +113,7 @@ async fn identify(headers: &HeaderMap, source: IpAddr, entry: &Entry) -> Result<
                 // A note that cannot be taken is no reason to turn somebody away, nor to let them wait.
                 tokio::spawn(async move { drop(store.touch_operator(operator.id, now).await) });
             }
-            Ok(Actor::Operator { name: operator.name, role: operator.role })
+            Ok((Actor::Operator { name: operator.name, role: operator.role }, None))
         }
     }
 }
@@ -128,6 +134,11 @@ impl Asked {
 
     pub(super) fn members(&self) -> Result<Members, Problem> {
         Members::parse(&self.body)
+    }
+
+    /// The members that were sent, if any were.
+    pub(super) fn optional_members(&self) -> Result<Members, Problem> {
+        if self.body.is_empty() { Members::parse(b"{}") } else { self.members() }
     }
 
     /// The agent named by id or slug.

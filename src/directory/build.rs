@@ -21,6 +21,7 @@ use crate::registry::vault::{Purpose, Vault};
 use crate::store::rows::{
     AdminState, AgentRow, AgentTimeouts, ConnectionRow, DirectoryChanges, DirectoryRows, KeyRow, PushMode,
 };
+use crate::vitals::{BreakerSettings, Vitals};
 
 /// What agents get that have no setting of their own.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Defaults {
     pub timeouts: Timeouts,
     /// Calls in flight to one agent.
     pub max_in_flight: u32,
+    /// When calls to an agent that does not answer are refused.
+    pub breaker: BreakerSettings,
     /// Whether callers without a credential are admitted anywhere: cards say so.
     pub anonymous_allowed: bool,
 }
@@ -97,7 +100,8 @@ impl Builder {
             }
         }
         next.keys.extend(rows.keys.iter().filter_map(|row| key(row, &next.agents, previous)));
-        next.key_ids = next.keys.values().map(|key| key.id).collect();
+        next.key_ends = next.keys.values().map(|key| (key.id, key.expires_at)).collect();
+        next.successors = next.keys.values().filter(|key| key.replaces_another).cloned().collect();
         for row in &rows.connections {
             next.connections.insert(pair(row.requester_id, row.target_id), self.connection(row, previous));
         }
@@ -120,6 +124,15 @@ impl Builder {
             Some(old) if **old == new => Arc::clone(old),
             _ => Arc::new(new),
         });
+        // What calls showed of it holds for the endpoint they went to.
+        let same_place = |old: &&Arc<Agent>| {
+            old.endpoint.as_ref().map(|old| &old.url) == endpoint.as_ref().map(|new| &new.url)
+                && old.vitals.breaker.settings() == self.defaults.breaker
+        };
+        let vitals = match before.filter(same_place) {
+            Some(old) => Arc::clone(&old.vitals),
+            None => Arc::new(Vitals::new(self.defaults.breaker, crc32fast::hash(row.id.as_bytes()))),
+        };
         let card = endpoint.as_ref().map(|endpoint| {
             let (new, warnings) = self.card(row, endpoint);
             match before.and_then(|agent| agent.card.as_ref()) {
@@ -152,6 +165,7 @@ impl Builder {
                 Some(row.max_in_flight.unwrap_or(self.defaults.max_in_flight)),
                 before.map(|agent| &agent.gate),
             ),
+            vitals,
             timeouts: timeouts(&row.timeouts, self.defaults.timeouts),
         })
     }
@@ -210,6 +224,7 @@ impl Builder {
             status: row.status,
             blocked: row.blocked_by_requester || row.blocked_by_target,
             ends_at: row.ends_at,
+            operations: row.operations,
             towards_target: direction(row.target_id),
             towards_requester: direction(row.requester_id),
         })
@@ -232,7 +247,8 @@ fn key(row: &KeyRow, agents: &Map<Uuid, Arc<Agent>>, previous: &Directory) -> Op
         Some(before) => Arc::clone(&before.last_use),
         None => Arc::new(LastUse::kept_at(row.last_used_at)),
     };
-    Some((row.digest, Arc::new(Key { id: row.id, agent, expires_at: row.expires_at, last_use })))
+    let replaces_another = row.replaces.is_some();
+    Some((row.digest, Arc::new(Key { id: row.id, agent, expires_at: row.expires_at, last_use, replaces_another })))
 }
 
 fn timeouts(own: &AgentTimeouts, defaults: Timeouts) -> Timeouts {

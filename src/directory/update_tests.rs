@@ -22,6 +22,7 @@ fn builder(bench: &Bench) -> Builder {
             connect_timeout: second,
             timeouts: Timeouts { first_byte: second, read_first_byte: second, idle: second },
             max_in_flight: 1,
+            breaker: crate::vitals::BreakerSettings::default(),
             anonymous_allowed: true,
         },
     }
@@ -40,9 +41,13 @@ fn told(directory: &Directory) -> Vec<String> {
     for (digest, key) in &directory.keys {
         lines.push(format!("{digest:?} {} of {} {:?} {:?}", key.id, key.agent.id, key.agent.name, key.expires_at));
     }
-    lines.extend(directory.key_ids.iter().map(|id| format!("key {id}")));
+    lines.extend(directory.key_ends.iter().map(|(id, end)| format!("key {id} until {end:?}")));
+    lines.extend(directory.successors.iter().map(|key| format!("successor {}", key.id)));
     for ((one, other), tie) in &directory.connections {
-        lines.push(format!("{one} {other} {} {:?} {} {:?}", tie.id, tie.status, tie.blocked, tie.ends_at));
+        lines.push(format!(
+            "{one} {other} {} {:?} {} {:?} {:?}",
+            tie.id, tie.status, tie.blocked, tie.ends_at, tie.operations
+        ));
     }
     lines.sort();
     lines.push(directory.revision.to_string());
@@ -65,7 +70,7 @@ async fn change(bench: &Bench, what: u8, one: usize, other: usize) {
         (3, Some(id), _) => {
             update(id, AgentChanges { state: Some(AdminState::Disabled), ..AgentChanges::default() }).await;
         }
-        (4, Some(id), _) => drop(registry.delete_agent(&admin(), id).await),
+        (4, Some(id), _) => drop(registry.delete_agent(&admin(), id, None).await),
         (5, Some(id), _) => drop(registry.create_key(&admin(), id, "more", None).await),
         (6, ..) => {
             if let Some(key) = rows.keys.get(one % rows.keys.len().max(1)) {
@@ -74,13 +79,13 @@ async fn change(bench: &Bench, what: u8, one: usize, other: usize) {
         }
         (7, Some(requester_id), Some(target_id)) => {
             let terms = Terms::default();
-            let wish = NewConnection { requester_id, target_id, message: None, at_once: None, terms };
+            let wish = NewConnection { requester_id, target_id, message: None, at_once: None, terms, reason: None };
             drop(registry.request_connection(&Actor::Agent(requester_id), wish).await);
         }
         (8, ..) => {
             if let Some(row) = rows.connections.get(one % rows.connections.len().max(1)) {
                 let action = Action::ALL[other % Action::ALL.len()];
-                drop(registry.change_connection(&admin(), row.id, Some(action), None, Terms::default()).await);
+                drop(registry.change_connection(&admin(), row.id, action).await);
             }
         }
         (9, ..) => {
@@ -88,7 +93,7 @@ async fn change(bench: &Bench, what: u8, one: usize, other: usize) {
             let mut found = row.clone();
             found.health = HealthStatus::Online;
             found.card_json = Some(format!(r#"{{"name":"card {other}"}}"#).into_bytes());
-            bench.store.set_health(row, &found).await.expect("writes");
+            bench.store.set_health(row, &found, bench.clock.wall(), None).await.expect("writes");
         }
         (10, ..) => {
             let used: Vec<_> = rows.keys.iter().map(|key| (key.id, bench.clock.wall())).collect();
@@ -161,6 +166,7 @@ async fn connections_go_with_their_row_and_with_their_agents() {
         message: None,
         at_once: Some(Action::Accept),
         terms: Terms::default(),
+        reason: None,
     };
     let tie = bench.registry.request_connection(&admin(), wish).await.expect("connects").id;
     let built = builder.build(bench.store.directory_rows().await.expect("reads"), &Directory::default());
@@ -170,9 +176,9 @@ async fn connections_go_with_their_row_and_with_their_agents() {
     assert!(builder.update(&gone, &built).connection(one, two).is_none(), "its row is gone");
 
     // An ended connection is not changed by the end of one of its agents.
-    bench.registry.change_connection(&admin(), tie, Some(Action::End), None, Terms::default()).await.expect("ends");
+    bench.registry.change_connection(&admin(), tie, Action::End).await.expect("ends");
     let ended = builder.build(bench.store.directory_rows().await.expect("reads"), &built);
-    bench.registry.delete_agent(&admin(), two).await.expect("deletes");
+    bench.registry.delete_agent(&admin(), two, None).await.expect("deletes");
     let changes = bench.store.directory_changes(ended.revision).await.expect("reads").expect("few");
     assert!(builder.update(&changes, &ended).connection(one, two).is_none(), "its agent is gone");
 }

@@ -58,6 +58,7 @@ fn classify(error: &hyper_util::client::legacy::Error) -> FetchError {
             return match dial {
                 DialError::Forbidden => FetchError::Forbidden,
                 DialError::Timeout => FetchError::Timeout,
+                DialError::Tls(_) => FetchError::Tls,
                 other => FetchError::Connect(other.to_string()),
             };
         }

@@ -8,6 +8,7 @@ mod error;
 mod fetch;
 mod lock;
 mod reload;
+mod secrets_key;
 mod signals;
 mod start;
 mod upkeep;
@@ -33,6 +34,7 @@ use crate::telemetry::Telemetry;
 pub use error::StartError;
 use reload::Reloadable;
 pub use reload::{ReloadError, Reloaded, policy};
+pub use secrets_key::change_secrets_key;
 pub use signals::Signals;
 use signals::Told;
 

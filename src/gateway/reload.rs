@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,9 +15,10 @@ use crate::identity::TrustedProxies;
 use crate::limit::Limits;
 use crate::policy::Policy;
 use crate::proxy::{self, BodyLimits};
-use crate::registry::network::AllowedNetworks;
 use crate::registry::vault::Vault;
+use crate::registry::{self, network::AllowedNetworks};
 use crate::server::tls::{TlsFiles, TlsReloader};
+use crate::vitals::BreakerSettings;
 
 /// Why nothing was reloaded.
 #[derive(Debug)]
@@ -81,8 +81,7 @@ impl Reloadable {
                 tls.set_files(files).map_err(|error| ReloadError(error.to_string()))?;
             }
         }
-        let open = next.agents.registration == Registration::Open;
-        self.control.open_registration.store(open, Ordering::Relaxed);
+        self.control.registry.set_registration(registration(&next));
         self.world.set_builder(builder(
             &next,
             &self.public_url,
@@ -115,6 +114,16 @@ pub fn policy(config: &Config) -> Result<Arc<Policy>, String> {
     };
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
     Policy::load(&text, &file.display().to_string()).map(Arc::new).map_err(|error| error.to_string())
+}
+
+pub(super) fn registration(config: &Config) -> registry::Registration {
+    match config.agents.registration {
+        Registration::Closed => registry::Registration::Closed,
+        Registration::Approval => registry::Registration::Approval {
+            max_pending: u32::try_from(config.agents.max_pending).unwrap_or(u32::MAX),
+        },
+        Registration::Open => registry::Registration::Open,
+    }
 }
 
 pub(super) fn proxy_settings(config: &Config) -> proxy::Settings {
@@ -150,6 +159,11 @@ pub(super) fn builder(
                 idle: config.upstream.idle,
             },
             max_in_flight: u32::try_from(config.upstream.max_in_flight).unwrap_or(u32::MAX),
+            breaker: BreakerSettings {
+                failures: u32::try_from(config.breaker.failures).unwrap_or(u32::MAX),
+                min_open: config.breaker.min_open,
+                max_open: config.breaker.max_open,
+            },
             anonymous_allowed: policy.admit_anonymous,
         },
     }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,12 +17,12 @@ use super::{Gateway, StartError, entry, fetch};
 use crate::audit::drain::{Drain, Recovered};
 use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
 use crate::clock::Clock;
-use crate::config::{self, Addresses, Config, PublicUrl, Registration};
+use crate::config::{self, Addresses, Config, PublicUrl};
 use crate::control::{self, Control};
-use crate::directory::Directory;
+use crate::directory::{self, Directory};
 use crate::limit::{Limits, Seed};
 use crate::proxy::{self, UpstreamTls, Worker};
-use crate::registry::health::{Health, HealthSettings};
+use crate::registry::health::{Calls, Health, HealthSettings};
 use crate::registry::network::AllowedNetworks;
 use crate::registry::vault::{self, Vault};
 use crate::registry::{self, Registry};
@@ -119,44 +118,50 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     // The directory, and what keeps it true.
     let networks: AllowedNetworks = Arc::new(ArcSwap::from_pointee(config.agents.allow_networks.clone()));
     let builder = super::reload::builder(&config, public_url.as_str(), &vault, &limits, &policy.load(), &networks);
-    let world = Arc::new(World::new(store.clone(), builder, Arc::clone(&directory), workers.clone()));
+    let world = Arc::new(World::new(store.clone(), builder, Arc::clone(&directory), workers.clone(), clock.clone()));
+    // Before the first snapshot: secrets whose time came while nothing ran.
+    store.activate_signing_secrets(clock.wall()).await.map_err(stored)?;
     world.rebuild().await;
 
     // The control plane.
-    let registry_settings =
-        registry::Settings { key_prefix: config.agents.key_prefix.clone(), allow_networks: Arc::clone(&networks) };
+    let registry_settings = registry::Settings {
+        key_prefix: config.agents.key_prefix.clone(),
+        allow_networks: Arc::clone(&networks),
+        registration: super::reload::registration(&config),
+    };
     let registry = Registry::new(store.clone(), Arc::clone(&vault), clock.clone(), registry_settings, world.reload());
     let registry = Arc::new(registry);
     let token_file = config.admin_token_file();
     let first_token = registry::operators::ensure_first(&store, &clock, &token_file).await.map_err(other)?;
     let flusher = drain.handle();
     let (for_active, for_ready) = (Arc::clone(&journal), Arc::clone(&journal));
-    let control = Arc::new(Control {
-        registry: Arc::clone(&registry),
-        store: store.clone(),
-        directory,
-        limits: Arc::clone(&limits),
-        public_url: public_url.as_str().to_owned(),
-        open_registration: Arc::new(AtomicBool::new(config.agents.registration == Registration::Open)),
-        active_calls: Arc::new(move || for_active.active()),
-        drain_flush: Some(Arc::new(move || {
-            let flusher = flusher.clone();
-            // With the database away the log shows what it has.
-            Box::pin(async move { drop(tokio::time::timeout(Duration::from_secs(2), flusher.flush()).await) })
-        })),
-        readings: Default::default(),
-        ready: Arc::new(move || match for_ready.health() {
-            JournalHealth::Healthy => Ok(()),
-            JournalHealth::Down { since, why } => Err(format!("calls cannot be recorded since {since}: {why}")),
-        }),
-    });
     let fetch = fetch::fetcher(upstream_tls.clone(), Arc::clone(&networks));
     let health = HealthSettings {
         interval: config.health.interval,
         timeout: config.health.timeout,
         concurrency: config.health.concurrency,
     };
-    let health = Health::new(Arc::clone(&registry), fetch, health);
+    let health = Arc::new(Health::new(Arc::clone(&registry), fetch, health, calls(&directory)));
+    let control = Arc::new(Control {
+        registry: Arc::clone(&registry),
+        health: Arc::clone(&health),
+        store: store.clone(),
+        directory,
+        limits: Arc::clone(&limits),
+        public_url: public_url.as_str().to_owned(),
+        active_calls: Arc::new(move || for_active.active()),
+        drain_flush: Some(Arc::new(move || {
+            let flusher = flusher.clone();
+            // With the database away the log shows what it has.
+            Box::pin(async move { drop(tokio::time::timeout(Duration::from_secs(2), flusher.flush()).await) })
+        })),
+        about: control::About { node_id, started_at: clock.wall(), public: addresses.0, admin: addresses.1 },
+        readings: Default::default(),
+        ready: Arc::new(move || match for_ready.health() {
+            JournalHealth::Healthy => Ok(()),
+            JournalHealth::Down { since, why } => Err(format!("calls cannot be recorded since {since}: {why}")),
+        }),
+    });
 
     // The doors.
     let (drain_timeout, drain_timeout_seen) = watch::channel(config.server.drain_timeout);
@@ -171,6 +176,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let admin_url = PublicUrl::of_listener(addresses.1, admin_tls.is_some()).as_str().to_owned();
     let upkeep = Upkeep {
         world: Arc::clone(&world),
+        registry: Arc::clone(&registry),
         limits: Arc::clone(&limits),
         certificates: public_tls.iter().chain(&admin_tls).map(Arc::clone).collect(),
     };
@@ -219,6 +225,15 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         operators,
         tasks,
     })
+}
+
+/// What calls show of agents, by the directory in force.
+fn calls(directory: &directory::Current) -> Calls {
+    let (all, of) = (Arc::clone(directory), Arc::clone(directory));
+    Calls {
+        all: Arc::new(move || all.load().agents().map(|agent| (agent.id, Arc::clone(&agent.vitals))).collect()),
+        of: Arc::new(move |id| of.load().agent(id).map(|agent| Arc::clone(&agent.vitals))),
+    }
 }
 
 fn other(error: impl std::fmt::Display) -> StartError {

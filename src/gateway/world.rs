@@ -8,7 +8,9 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
+use crate::clock::{Clock, Timestamp};
 use crate::directory::{self, Builder, Directory};
 use crate::proxy::{self, Worker};
 use crate::registry::Reload;
@@ -20,6 +22,7 @@ pub(super) struct World {
     builder: ArcSwap<Builder>,
     directory: directory::Current,
     workers: Vec<Arc<Worker>>,
+    clock: Clock,
     /// The database has changes that the snapshot has not.
     behind: AtomicBool,
     /// How many rebuilds were asked for so far.
@@ -43,9 +46,10 @@ impl World {
         builder: Builder,
         directory: directory::Current,
         workers: Vec<Arc<Worker>>,
+        clock: Clock,
     ) -> Self {
         let (builder, behind) = (ArcSwap::from_pointee(builder), AtomicBool::new(false));
-        Self { store, builder, directory, workers, behind, asked: AtomicU64::new(0), built: Mutex::default() }
+        Self { store, builder, directory, workers, clock, behind, asked: AtomicU64::new(0), built: Mutex::default() }
     }
 
     /// What new snapshots are built with from now on.
@@ -75,9 +79,7 @@ impl World {
         };
         self.behind.store(false, Ordering::Relaxed);
         self.directory.store(Arc::clone(&next));
-        for worker in &self.workers {
-            worker.live().cut_where(|parties| proxy::taken_back(&next, parties));
-        }
+        self.cut();
         *built = Built { answers: all, builder: Some(builder) };
     }
 
@@ -100,6 +102,19 @@ impl World {
             }
         };
         Ok(building.await?)
+    }
+
+    /// Ends open calls that the snapshot in force does not allow, or no longer: keys and connections run out by themselves.
+    pub(super) fn cut(&self) {
+        let (directory, now) = (self.directory.load_full(), self.clock.wall());
+        for worker in &self.workers {
+            worker.live().cut_where(|parties| proxy::taken_back(&directory, parties, now));
+        }
+    }
+
+    /// The keys that take over from another and have been used since, and when.
+    pub(super) fn used_successors(&self) -> Vec<(Uuid, Timestamp)> {
+        self.directory.load().used_successors().collect()
     }
 
     /// Rebuilds once more what could not be rebuilt: a key that was taken back must not go on opening doors.
@@ -150,7 +165,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::Timestamp;
     use crate::directory::{Defaults, Timeouts};
     use crate::limit::Limits;
     use crate::policy::Policy;
@@ -168,6 +182,7 @@ mod tests {
                 connect_timeout: second,
                 timeouts: Timeouts { first_byte: second, read_first_byte: second, idle: second },
                 max_in_flight: 1,
+                breaker: crate::vitals::BreakerSettings::default(),
                 anonymous_allowed: true,
             },
         }
@@ -177,7 +192,13 @@ mod tests {
     async fn changes_made_while_a_snapshot_is_built_share_the_next() {
         let bench = Bench::new().await;
         let directory: directory::Current = Arc::default();
-        let world = Arc::new(World::new(bench.store.clone(), builder(&bench), Arc::clone(&directory), Vec::new()));
+        let world = Arc::new(World::new(
+            bench.store.clone(),
+            builder(&bench),
+            Arc::clone(&directory),
+            Vec::new(),
+            bench.clock.clone(),
+        ));
         let held = world.built.lock().await;
         let asking: Vec<_> = (0..100)
             .map(|_| {
@@ -204,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn what_could_not_be_read_or_written_is_tried_again() {
         let bench = Bench::new().await;
-        let world = World::new(bench.store.clone(), builder(&bench), Arc::default(), Vec::new());
+        let world = World::new(bench.store.clone(), builder(&bench), Arc::default(), Vec::new(), bench.clock.clone());
         let changes = crate::registry::agents::AgentChanges { name: Some("one".to_owned()), ..Default::default() };
         let made = bench.registry.register(&admin(), changes).await.expect("registered");
         let file = format!("sqlite:{}", bench.dir.path().join("gateway.db").display());
@@ -217,7 +238,7 @@ mod tests {
         hide("api_keys", "hidden").await;
         world.rebuild().await;
         world.catch_up().await;
-        assert!(!world.directory.load().has_key(made.key.id));
+        assert!(!world.directory.load().key_holds(made.key.id, Timestamp(0)));
         hide("hidden", "api_keys").await;
         world.catch_up().await;
         let key = world.directory.load().key(&made.key.digest).map(Arc::clone).expect("caught up");

@@ -70,6 +70,8 @@ pub enum CredentialError {
     Unknown,
     /// The agent has been taken out of service: it calls nobody.
     Disabled,
+    /// The agent waits for an operator's approval: until then it calls nobody.
+    Pending,
 }
 
 /// The one credential in `headers`, or none.
@@ -103,8 +105,20 @@ pub fn credential(headers: &HeaderMap) -> Result<Option<&str>, CredentialError> 
 /// Who the headers prove the caller to be at `now`.
 ///
 /// # Errors
-/// When they hold a credential that proves nobody.
+/// When they hold a credential that proves nobody, or an agent that is not in service.
 pub fn identify(headers: &HeaderMap, directory: &Directory, now: Timestamp) -> Result<Caller, CredentialError> {
+    match prove(headers, directory, now)? {
+        Caller::Agent(key) if key.agent.state == AdminState::Disabled => Err(CredentialError::Disabled),
+        Caller::Agent(key) if key.agent.state == AdminState::Pending => Err(CredentialError::Pending),
+        caller => Ok(caller),
+    }
+}
+
+/// As [`identify`], whatever the state of the agent.
+///
+/// # Errors
+/// When they hold a credential that proves nobody.
+pub fn prove(headers: &HeaderMap, directory: &Directory, now: Timestamp) -> Result<Caller, CredentialError> {
     let Some(token) = credential(headers)? else {
         return Ok(Caller::Anonymous);
     };
@@ -112,7 +126,6 @@ pub fn identify(headers: &HeaderMap, directory: &Directory, now: Timestamp) -> R
     let hash: &[u8; 32] = hash.as_ref().try_into().expect("SHA-256 has 32 bytes");
     match directory.key(hash) {
         Some(key) if key.expires_at.is_some_and(|end| end <= now) => Err(CredentialError::Unknown),
-        Some(key) if key.agent.state == AdminState::Disabled => Err(CredentialError::Disabled),
         Some(key) => {
             key.last_use.note(now);
             Ok(Caller::Agent(Arc::clone(key)))

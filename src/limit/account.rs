@@ -194,6 +194,16 @@ impl Account {
         self.streams.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// Stream slots taken.
+    pub(super) fn streams(&self) -> u32 {
+        self.streams.load(Ordering::Acquire)
+    }
+
+    /// Calls in flight.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
     /// Takes a place among the calls in flight, if there is one.
     pub(super) fn take_in_flight(&self, limit: Option<u32>) -> bool {
         take_slot(&self.in_flight, limit)

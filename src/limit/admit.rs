@@ -14,7 +14,7 @@ use super::headroom::{Headroom, Room, whole_seconds};
 use super::key::{Grain, LimitKey};
 use super::keyed::Keyed;
 use super::permit::{Ask, Hold, Home, Permit, Places, Refused, RefusedKind};
-use crate::audit::record::Charge;
+use crate::audit::record::{Charge, LimitLeft};
 
 /// A bucket that takes at least this long to fill is rebuilt after a restart; a faster one may grant one burst anew.
 const WORTH_REBUILDING: Duration = Duration::from_secs(60);
@@ -107,7 +107,7 @@ impl Call<'_> {
         let Bound { limit: shape, rule } = bounds.bucket(self.draws);
         let Some(units) = self.units else {
             let headroom = Headroom::default();
-            return Ok(Permit { charge: None, headroom, rule, units: 0, _hold: Some(hold) });
+            return Ok(Permit { charge: None, headroom, rule, nearest: None, units: 0, _hold: Some(hold) });
         };
         let refused = |retry_after, bucket| {
             // The day's units go back with the hold.
@@ -119,6 +119,7 @@ impl Call<'_> {
         let level =
             draw(units).map_err(|short| refused(short.wait.map(retry_after), Some(self.room(shape, short.level))))?;
 
+        let bucket = self.room(shape, level);
         // Admitted: the units are spent.
         let spent = hold.places.daily.take();
         let rebuild = Duration::from_nanos(shape.fill()) >= WORTH_REBUILDING;
@@ -130,7 +131,8 @@ impl Call<'_> {
         Ok(Permit {
             units: charge.map_or(0, |charge| charge.units),
             charge,
-            headroom: Headroom { bucket: Some(self.room(shape, level)), day },
+            headroom: Headroom { bucket: Some(bucket), day },
+            nearest: nearest((rule, bucket), day.map(|day| (bounds.daily.rule, day))),
             rule,
             _hold: Some(hold),
         })
@@ -143,6 +145,16 @@ impl Call<'_> {
         };
         Room::bucket(name, shape, level)
     }
+}
+
+/// The limit with the least left of what it holds when nothing is used.
+fn nearest(bucket: (&'static str, Room), day: Option<(&'static str, Room)>) -> Option<LimitLeft> {
+    // a/b < c/d, without the division.
+    let scarcer = |one: Room, other: Room| {
+        u64::from(one.remaining) * u64::from(other.quota) < u64::from(other.remaining) * u64::from(one.quota)
+    };
+    let (name, room) = day.filter(|(_, day)| scarcer(*day, bucket.1)).unwrap_or(bucket);
+    Some(LimitLeft { name, left: room.remaining })
 }
 
 /// A wait as `Retry-After` tells it: whole seconds, never too short, at least one.

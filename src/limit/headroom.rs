@@ -30,6 +30,25 @@ pub struct Room {
     pub reset: u64,
 }
 
+/// What is left of one limit, as those who ask are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Left {
+    /// `work`, `reads`, `daily`, `streams` or `in_flight`.
+    pub name: &'static str,
+    /// Units when nothing is used.
+    pub limit: u32,
+    /// Units left.
+    pub remaining: u32,
+    /// Seconds until nothing is used any more, if nothing is drawn meanwhile; `None`: places, which come back when calls end.
+    pub reset_seconds: Option<u64>,
+}
+
+impl Left {
+    pub(super) fn of(name: &'static str, limit: u32, remaining: u32, reset_seconds: Option<u64>) -> Self {
+        Self { name, limit, remaining, reset_seconds }
+    }
+}
+
 /// What a caller has left of the limits that a call met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headroom {

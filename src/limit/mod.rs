@@ -43,7 +43,7 @@ use permit::{Hold, Home};
 use seed::Seeds;
 
 pub use direction::{AgentGate, Direction};
-pub use headroom::{Headroom, Room};
+pub use headroom::{Headroom, Left, Room};
 pub use key::{LimitKey, LimitNamer};
 pub use permit::{Abuse, Ask, Permit, Refused, RefusedKind, Subject};
 pub use seed::{Seed, seeds_from};
@@ -171,6 +171,7 @@ impl Limits {
                     charge: None,
                     headroom: Headroom::default(),
                     rule: bounds::FREE,
+                    nearest: None,
                     units: 0,
                     _hold: None,
                 });
@@ -223,24 +224,59 @@ impl Limits {
     /// What `subject` has left for work, without taking any of it.
     #[must_use]
     pub fn headroom(&self, subject: &Subject<'_>) -> Headroom {
-        let now = Now::read(&self.clock);
-        let look = |account: &Account, bounds: &Bounds| Headroom {
+        self.look(subject, |account, bounds, now| Headroom {
             bucket: bounds
                 .work
                 .limit
                 .map(|shape| Room::bucket("calls", shape, shape.level(account.cell(Draws::Work), now.nanos))),
             day: bounds.daily.limit.map(|limit| Room::day(limit, account.daily(now.day()), now.wall)),
-        };
+        })
+    }
+
+    /// What `subject` has left of each of its limits, without taking any of it. Limits it does not have are not there.
+    #[must_use]
+    pub fn left(&self, subject: &Subject<'_>) -> Vec<Left> {
+        self.look(subject, |account, bounds, now| {
+            let bucket = |name, draws| match bounds.bucket(draws).limit {
+                Some(shape) => {
+                    let room = Room::bucket(name, shape, shape.level(account.cell(draws), now.nanos));
+                    Left::of(name, room.quota, room.remaining, Some(room.reset))
+                }
+                // Closed: waiting does not help.
+                None => Left::of(name, 0, 0, None),
+            };
+            let day = bounds.daily.limit.map(|limit| {
+                let room = Room::day(limit, account.daily(now.day()), now.wall);
+                Left::of("daily", limit, room.remaining, Some(room.reset))
+            });
+            let slots = |name, limit: Option<u32>, taken: u32| {
+                limit.map(|limit| Left::of(name, limit, limit.saturating_sub(taken), None))
+            };
+            [
+                Some(bucket("work", Draws::Work)),
+                Some(bucket("reads", Draws::Reads)),
+                day,
+                slots("streams", bounds.streams.limit, account.streams()),
+                slots("in_flight", bounds.in_flight.limit, account.in_flight()),
+            ]
+            .into_iter()
+            .flatten()
+            .collect()
+        })
+    }
+
+    /// Looks at the account of `subject` under the bounds in force.
+    fn look<R>(&self, subject: &Subject<'_>, look: impl Fn(&Account, &Bounds, Now) -> R) -> R {
+        let now = Now::read(&self.clock);
         let look_keyed = |keyed: &Keyed, key: &dyn Fn(Grain) -> LimitKey| {
             let in_force = keyed.in_force();
             // A caller not met since the start may still have a past.
-            let (_, headroom) = keyed.enter(key, &in_force, now, |account| look(account, &in_force.bounds));
-            headroom
+            keyed.enter(key, &in_force, now, |account| look(account, &in_force.bounds, now)).1
         };
         match *subject {
             Subject::Connected(direction) => {
                 let edition = self.edition.load();
-                look(&direction.account, &direction.in_force(&edition).bounds)
+                look(&direction.account, &direction.in_force(&edition).bounds, now)
             }
             Subject::Verified { caller, target } => {
                 look_keyed(&self.verified, &|grain| self.namer.verified_at(grain, caller, target))

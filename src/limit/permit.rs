@@ -14,7 +14,7 @@ use super::headroom::Headroom;
 use super::key::LimitKey;
 use super::keyed::Keyed;
 use crate::a2a::Operation;
-use crate::audit::record::Charge;
+use crate::audit::record::{Charge, LimitLeft};
 
 /// Whose limits a call is held to.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +94,19 @@ pub struct Refused {
     pub headroom: Headroom,
 }
 
+impl Refused {
+    /// The limit that is in the way, and what is left of it: none of what is counted in places.
+    #[must_use]
+    pub fn limit(&self) -> LimitLeft {
+        let room = match self.kind {
+            RefusedKind::Rate | RefusedKind::Abuse => self.headroom.bucket,
+            RefusedKind::Daily => self.headroom.day,
+            RefusedKind::Streams | RefusedKind::InFlight | RefusedKind::AgentBusy => None,
+        };
+        LimitLeft { name: self.rule, left: room.map_or(0, |room| room.remaining) }
+    }
+}
+
 /// The places a call holds.
 #[derive(Debug, Default)]
 pub(super) struct Places {
@@ -158,6 +171,7 @@ pub struct Permit {
     pub(super) charge: Option<Charge>,
     pub(super) headroom: Headroom,
     pub(super) rule: &'static str,
+    pub(super) nearest: Option<LimitLeft>,
     pub(super) units: u32,
     /// `None` for what costs and holds nothing.
     pub(super) _hold: Option<Hold>,
@@ -180,6 +194,12 @@ impl Permit {
     #[must_use]
     pub fn headroom(&self) -> Headroom {
         self.headroom
+    }
+
+    /// The limit that the call left least of, in proportion; `None` where it drew on none.
+    #[must_use]
+    pub fn nearest(&self) -> Option<LimitLeft> {
+        self.nearest
     }
 
     /// The id of the rule that admitted the call.

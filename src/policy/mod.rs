@@ -13,7 +13,7 @@ use aws_lc_rs::digest;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::a2a::{Effect, Operation};
+use crate::a2a::{Effect, Operation, OperationSet};
 use crate::trust::TrustLevel;
 
 pub use tier::{AbuseTier, AgentTier, Allowance, Tier};
@@ -30,6 +30,8 @@ pub mod rule {
     pub const BLOCKED: &str = "trust.blocked";
     /// Callers without a credential are not served.
     pub const ANONYMOUS: &str = "tier.unverified.closed";
+    /// The connection is not agreed for this operation.
+    pub const OPERATIONS: &str = "connection.operations";
 }
 
 /// The operations a policy may give a cost of its own.
@@ -89,6 +91,13 @@ pub enum Denial {
     Blocked,
     /// Callers without a credential are not served.
     AnonymousNotAdmitted,
+    /// The connection was agreed for other operations.
+    OperationNotAgreed {
+        /// What was called.
+        operation: Operation,
+        /// What may be.
+        agreed: OperationSet,
+    },
 }
 
 impl Denial {
@@ -98,6 +107,7 @@ impl Denial {
         match self {
             Self::Blocked => rule::BLOCKED,
             Self::AnonymousNotAdmitted => rule::ANONYMOUS,
+            Self::OperationNotAgreed { .. } => rule::OPERATIONS,
         }
     }
 }
@@ -111,6 +121,17 @@ pub fn authorize(policy: &Policy, level: TrustLevel) -> Result<(), Denial> {
         TrustLevel::Blocked => Err(Denial::Blocked),
         TrustLevel::Unverified if !policy.admit_anonymous => Err(Denial::AnonymousNotAdmitted),
         TrustLevel::Unverified | TrustLevel::Verified | TrustLevel::Connected => Ok(()),
+    }
+}
+
+/// Whether `operation` is among those the connection is agreed for; `None`: all of them.
+///
+/// # Errors
+/// What is agreed, where that is something else.
+pub fn agreed(operation: Operation, agreed: Option<OperationSet>) -> Result<(), Denial> {
+    match agreed {
+        Some(agreed) if !agreed.allows(operation) => Err(Denial::OperationNotAgreed { operation, agreed }),
+        _ => Ok(()),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::a2a::EventScanner;
 use crate::a2a::answer::notice_unary;
 use crate::audit::journal::{JournalDown, Written};
 use crate::audit::record::Ending;
+use crate::vitals::{Ailment, Shown};
 
 /// Unary answers up to this size are looked at.
 const NOTICED: usize = 64 * 1024;
@@ -267,6 +268,9 @@ impl Answer {
             Poll::Ready(Drawn::Broken) => {
                 // Passed on as the cut it is: a clean end would make a truncated task look finished.
                 self.call.outcome.reason = Some("agent_broke_off");
+                if let Some(vitals) = &self.call.vitals {
+                    vitals.note(Shown::Erred(Ailment::BrokeOff));
+                }
                 let written = self.call.close(Ending::AgentGone);
                 self.state = State::Cutting { why: "the agent broke off", sent: false, written };
                 Poll::Ready(None)

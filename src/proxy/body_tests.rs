@@ -50,8 +50,10 @@ impl Fixture {
         let mut call = Call::arrive(&clock, &worker, OpenCount::enter(&Arc::default()), SOURCE);
         let (mut open, written) = call.open(permit).expect("the journal is sound");
         written.await.expect("the journal is sound");
-        let entered = Arc::new(Live::default())
-            .enter(call.intent.request_id, Parties { caller: None, credential: None, target: Uuid::nil() });
+        let entered = Arc::new(Live::default()).enter(
+            call.intent.request_id,
+            Parties { caller: None, credential: None, target: Uuid::nil(), connected_for: None },
+        );
         let tap = Arc::clone(&entered.tap);
         open.entered = Some(entered);
 

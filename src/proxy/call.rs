@@ -17,6 +17,7 @@ use crate::audit::record::{AuthMethod, Decision, Ending, Intent, Outcome};
 use crate::clock::Clock;
 use crate::limit::Permit;
 use crate::trust::TrustLevel;
+use crate::vitals::Vitals;
 
 /// Counts a worker's open calls; the acceptor looks at it.
 #[derive(Debug)]
@@ -78,6 +79,7 @@ impl Call {
                 policy_rule: None,
                 policy_digest: None,
                 units: 0,
+                limit: None,
                 trace_id: None,
                 charge: None,
             },
@@ -144,6 +146,7 @@ impl Call {
         self.intent.decision = Decision::Allowed;
         self.intent.units = permit.units();
         self.intent.charge = permit.charge();
+        self.intent.limit = permit.nearest();
         let record = match self.journal.open(self.intent.clone(), self.request_bytes) {
             Ok(record) => record,
             Err(down) => {
@@ -163,6 +166,7 @@ impl Call {
             agent_failed: false,
             _permit: permit,
             entered: None,
+            vitals: None,
             _open: self.open.take(),
         };
         Ok((open, written))
@@ -192,6 +196,8 @@ pub struct OpenCall {
     pub agent_failed: bool,
     /// Its place among the live calls.
     pub entered: Option<Entered>,
+    /// Where it is noted how its agent did.
+    pub vitals: Option<Arc<Vitals>>,
     record: Option<OpenRecord>,
     facts: Facts,
     arrived: u64,

@@ -11,6 +11,7 @@ use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
 
+use super::attribution;
 use super::body::{Answer, Farewell, Notice};
 use super::call::OpenCall;
 use super::headers::{self, AGENT_AUTHORIZATION, Hop};
@@ -26,6 +27,7 @@ use crate::audit::record::{Ending, Intent};
 use crate::directory::{Agent, Endpoint};
 use crate::identity::Caller;
 use crate::limit::Headroom;
+use crate::vitals::{Passage, Shown, Sign};
 
 /// Everything forwarding needs of an admitted call.
 pub(super) struct Order<'a> {
@@ -51,9 +53,15 @@ enum Failure {
 }
 
 impl Worker {
-    pub(super) async fn forward(&self, mut open: OpenCall, order: Order<'_>) -> Response<Body> {
+    pub(super) async fn forward(&self, mut open: OpenCall, passage: Passage, order: Order<'_>) -> Response<Body> {
         let tap = open.entered.as_ref().map(|entered| Arc::clone(&entered.tap)).unwrap_or_default();
-        match self.attempt(&tap, &order).await {
+        let attempt = self.attempt(&tap, &order).await;
+        // Counted now, not at the end: a stream may go on for hours.
+        if let Some((shown, sign)) = shown(&attempt, &order) {
+            order.target.vitals.note(shown);
+            passage.tell(sign, &self.shared.clock);
+        }
+        match attempt {
             Ok(answer) => self.pass(open, &tap, answer, &order).await,
             Err(failure) => {
                 let (ending, refusal) = explain(failure);
@@ -210,6 +218,20 @@ fn unusable(status: StatusCode) -> Option<Refusal> {
         _ => return None,
     };
     Some(Refusal::new(Reason::InvalidAnswer).with("problem", problem))
+}
+
+/// What an attempt says of the agent; `None` where the gateway ended it.
+fn shown(attempt: &Result<Response<Incoming>, Failure>, order: &Order<'_>) -> Option<(Shown, Sign)> {
+    match attempt {
+        Ok(answer) => {
+            let callers_own = order.target.pass_authorization && order.head.headers.contains_key(AGENT_AUTHORIZATION);
+            let own = order.target.upstream_credential.is_some() && !callers_own;
+            Some(attribution::of_answer(answer.status(), answer.headers(), own))
+        }
+        Err(Failure::Upstream(error)) => Some(attribution::of_failure(error)),
+        Err(Failure::Silent) => Some(attribution::SILENT),
+        Err(Failure::Cut(_)) => None,
+    }
 }
 
 fn explain(failure: Failure) -> (Ending, Refusal) {

@@ -12,6 +12,8 @@ use http_body::{Body as _, Frame};
 use hyper::body::{Bytes, Incoming};
 use uuid::Uuid;
 
+use crate::a2a::Operation;
+use crate::clock::Timestamp;
 use crate::directory::Directory;
 use crate::store::rows::AdminState;
 
@@ -150,7 +152,7 @@ impl TapState {
 }
 
 /// Who is in a call, so that a change in the directory finds it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Parties {
     /// The calling agent.
     pub caller: Option<Uuid>,
@@ -158,19 +160,28 @@ pub struct Parties {
     pub credential: Option<Uuid>,
     /// The agent called.
     pub target: Uuid,
+    /// The operation, where a connection let it in.
+    pub connected_for: Option<Operation>,
 }
 
-/// Whether `directory` takes back what a call between `parties` was allowed by.
+/// Whether what a call between `parties` was allowed by is gone from `directory`, or over at `now`.
+///
+/// What a connection let in ends with it: once it is paused, ended, past its end or agreed for other operations, a caller
+/// that would still be served as `verified` has to call anew, as what it is now.
 #[must_use]
-pub fn taken_back(directory: &Directory, parties: &Parties) -> Option<Cut> {
+pub fn taken_back(directory: &Directory, parties: &Parties, now: Timestamp) -> Option<Cut> {
     let serves = directory.agent(parties.target).is_some_and(|agent| agent.state == AdminState::Active);
-    let key_holds = parties.credential.is_none_or(|key| directory.has_key(key));
-    let disabled = |id| directory.agent(id).is_some_and(|agent| agent.state == AdminState::Disabled);
-    let blocked = parties
-        .caller
-        .and_then(|caller| directory.connection(caller, parties.target))
-        .is_some_and(|connection| connection.blocked);
-    (!serves || !key_holds || blocked || parties.caller.is_some_and(disabled)).then_some(Cut::Revoked)
+    let key_holds = parties.credential.is_none_or(|key| directory.key_holds(key, now));
+    let idle = |id| directory.agent(id).is_some_and(|agent| agent.state != AdminState::Active);
+    let connection = parties.caller.and_then(|caller| directory.connection(caller, parties.target));
+    let blocked = connection.is_some_and(|connection| connection.blocked);
+    let lost = parties.connected_for.is_some_and(|operation| {
+        !connection.is_some_and(|connection| {
+            let agreed = connection.operations_towards(parties.target);
+            connection.in_force(now) && agreed.is_none_or(|agreed| agreed.allows(operation))
+        })
+    });
+    (!serves || !key_holds || blocked || lost || parties.caller.is_some_and(idle)).then_some(Cut::Revoked)
 }
 
 /// The calls one worker is forwarding.

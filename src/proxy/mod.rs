@@ -7,6 +7,7 @@
 //! and no control plane.
 
 mod access;
+mod attribution;
 mod body;
 mod call;
 mod card;
@@ -202,6 +203,8 @@ impl Worker {
 
         // 6. Authorize.
         policy::authorize(&policy, call.intent.trust_level)?;
+        let agreed = standing.connection().and_then(|connection| connection.operations_towards(target.id));
+        policy::agreed(call.intent.operation, agreed)?;
         let push = inline_push || call.intent.operation.is_push_config();
         if push && target.push == PushMode::Refuse {
             return Err(Reason::PushRefused.into());
@@ -210,6 +213,9 @@ impl Worker {
             return Err(Reason::ExtendedCard.into());
         }
         let endpoint = in_service(&target)?;
+
+        // An agent that does not answer is left alone for a while: a refusal for that costs the caller nothing.
+        let passage = target.vitals.breaker.enter(&self.shared.clock)?;
 
         // 7. Admit: after this the caller has paid.
         let permit = self.admit(call, &caller, &standing, &target)?;
@@ -227,12 +233,14 @@ impl Worker {
         }
 
         // 9. Forward, 10. answer, 11. close the record: from here on the record knows its end.
-        let entered = self.live.enter(call.intent.request_id, parties(&caller, &target));
+        let parties = parties(&caller, &standing, &target, call.intent.operation);
+        let entered = self.live.enter(call.intent.request_id, parties);
         // A change of the directory since it was looked at has not found this call among the live ones; one from now on does.
-        if let Some(cut) = taken_back(&self.shared.directory.load(), &parties(&caller, &target)) {
+        if let Some(cut) = taken_back(&self.shared.directory.load(), &parties, self.shared.clock.wall()) {
             entered.tap.cut(cut);
         }
         open.entered = Some(entered);
+        open.vitals = Some(Arc::clone(&target.vitals));
         let order = Order {
             intent: &call.intent,
             caller: &caller,
@@ -246,7 +254,7 @@ impl Worker {
             headroom,
             trace,
         };
-        Ok(self.forward(open, order).await)
+        Ok(self.forward(open, passage, order).await)
     }
 
     /// Steps 2 to 4: what is asked of whom, by whom, and what that caller is to that agent.
@@ -411,8 +419,13 @@ fn dialect(head: &Parts, method: Option<&str>) -> Dialect {
     }
 }
 
-fn parties(caller: &Caller, target: &Agent) -> Parties {
-    Parties { caller: caller.agent_id(), credential: caller.credential_id(), target: target.id }
+fn parties(caller: &Caller, standing: &Standing, target: &Agent, operation: Operation) -> Parties {
+    Parties {
+        caller: caller.agent_id(),
+        credential: caller.credential_id(),
+        target: target.id,
+        connected_for: matches!(standing, Standing::Connected(_)).then_some(operation),
+    }
 }
 
 /// Lets every task that is ready now run once, without a turn of the event loop.

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::a2a::{Binding, EnvelopeError};
+use crate::a2a::{Binding, EnvelopeError, Operation, OperationSet};
 
 /// The domain of our own reasons in `ErrorInfo`.
 pub(super) const DOMAIN: &str = "trust-gateway";
@@ -21,6 +21,13 @@ pub enum Reason {
     CredentialAmbiguous,
     /// Either side has blocked the other, and the caller may know the agent.
     Blocked,
+    /// The connection is not agreed for this operation.
+    OperationNotAgreed {
+        /// What was called.
+        operation: Operation,
+        /// What the connection is agreed for.
+        agreed: OperationSet,
+    },
     /// No such agent, or none that this caller may know of.
     AgentNotFound,
     /// The agent's name is missing: a client resolved the card's name against a base URL without its trailing slash.
@@ -43,6 +50,8 @@ pub enum Reason {
     AgentDisabled,
     /// No connection to the agent could be made: nothing was sent.
     ConnectFailed,
+    /// The agent has not answered the calls before: nothing was sent.
+    CircuitOpen,
     /// A time limit on the agent's answer passed.
     UpstreamTimeout,
     /// The agent broke off before its answer began, after the call was sent.
@@ -95,6 +104,7 @@ impl Reason {
             Self::CredentialInvalid       => Names(401, -32000, "UNAUTHENTICATED", "credential_invalid"),
             Self::CredentialAmbiguous     => Names(400, -32000, "CREDENTIAL_AMBIGUOUS", "credential_ambiguous"),
             Self::Blocked                 => Names(403, -32000, "PERMISSION_DENIED", "blocked"),
+            Self::OperationNotAgreed { .. } => Names(403, -32000, "OPERATION_NOT_AGREED", "operation_not_agreed"),
             Self::AgentNotFound           => Names(404, -32000, "AGENT_NOT_FOUND", "agent_not_found"),
             Self::BaseUrlWithoutSlash     => Names(404, -32000, "AGENT_NOT_FOUND", "base_url_without_slash"),
             Self::PathNotFound            => Names(404, -32000, "PATH_NOT_FOUND", "path_not_found"),
@@ -106,6 +116,7 @@ impl Reason {
             Self::GatewayBusy             => Names(503, -32000, "GATEWAY_BUSY", "gateway_busy"),
             Self::AgentDisabled           => Names(503, -32000, "AGENT_UNAVAILABLE", "agent_disabled"),
             Self::ConnectFailed           => Names(503, -32000, "AGENT_UNAVAILABLE", "connect_failed"),
+            Self::CircuitOpen             => Names(503, -32000, "AGENT_UNAVAILABLE", "circuit_open"),
             Self::UpstreamTimeout         => Names(504, -32000, "UPSTREAM_TIMEOUT", "upstream_timeout"),
             Self::AgentGone               => Names(502, -32000, "AGENT_GONE", "agent_gone"),
             Self::InvalidAnswer           => Names(502, -32006, "INVALID_AGENT_RESPONSE", "invalid_answer"),
@@ -188,7 +199,7 @@ impl Reason {
     pub fn openagora_error(self) -> Option<&'static str> {
         match self {
             Self::AgentNotFound | Self::BaseUrlWithoutSlash => Some("Agent not found"),
-            Self::ConnectFailed | Self::AgentGone => Some("Target agent unreachable"),
+            Self::ConnectFailed | Self::CircuitOpen | Self::AgentGone => Some("Target agent unreachable"),
             _ => None,
         }
     }
@@ -216,6 +227,9 @@ impl Reason {
             Self::GatewayBusy => "The gateway has as many requests in hand as it has memory for.",
             Self::AgentDisabled => "The agent is out of service: ask its owner when it will be back.",
             Self::ConnectFailed => "The agent cannot be reached. It has not seen this call: it is safe to repeat.",
+            Self::CircuitOpen => {
+                "The agent did not answer the calls before and is left alone for a moment. It has not seen this call: repeat it later."
+            }
             Self::UpstreamTimeout => {
                 "The agent did not answer in time. It may still be working: look for the task before repeating the call."
             }
@@ -233,6 +247,12 @@ impl Reason {
             Self::ContentEncoding => "Compressed bodies are not supported: send it without Content-Encoding.",
             Self::Envelope(fault) => return fault.to_string(),
             Self::MethodNotAllowed { allow } => return format!("This address does not take that HTTP method: use {allow}."),
+            Self::OperationNotAgreed { operation, agreed } => {
+                return format!(
+                    "The connection to this agent is agreed for {agreed} and what follows from it, not for {operation}: call \
+                     one of those, or ask the agent's owner or an operator for more."
+                );
+            }
             Self::PushRefused => "Push notifications are not available here: poll the task or subscribe to it instead.",
             Self::Loop => "The call has come through this gateway before: check the agent's registered address.",
             Self::Revoked => "The permission for this call was taken back while it ran: ask the agent's owner.",

@@ -36,6 +36,8 @@ pub struct Refusal {
     pub metadata: Vec<(&'static str, String)>,
     /// The id of the rule that decided, for the row.
     pub rule: Option<&'static str>,
+    /// Where that rule is a limit: what was left of it, for the row.
+    pub left: Option<u32>,
     /// What is left of the caller's limits, as header fields.
     pub headroom: Vec<(HeaderName, HeaderValue)>,
 }
@@ -44,7 +46,7 @@ impl Refusal {
     /// A refusal for `reason`.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
-        Self { reason, retry_after: None, metadata: Vec::new(), rule: None, headroom: Vec::new() }
+        Self { reason, retry_after: None, metadata: Vec::new(), rule: None, left: None, headroom: Vec::new() }
     }
 
     /// With the time after which the same call may succeed.

@@ -4,9 +4,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::a2a::EnvelopeError;
+use crate::a2a::{EnvelopeError, Operation, OperationSet};
 
-const ALL: [Reason; 30] = [
+const ALL: [Reason; 32] = [
+    Reason::OperationNotAgreed { operation: Operation::ListTasks, agreed: OperationSet::EMPTY },
     Reason::CredentialMissing,
     Reason::CredentialInvalid,
     Reason::CredentialAmbiguous,
@@ -22,6 +23,7 @@ const ALL: [Reason; 30] = [
     Reason::GatewayBusy,
     Reason::AgentDisabled,
     Reason::ConnectFailed,
+    Reason::CircuitOpen,
     Reason::UpstreamTimeout,
     Reason::AgentGone,
     Reason::InvalidAnswer,

@@ -17,10 +17,11 @@ use super::route::BadPath;
 use super::{Body, Worker};
 use crate::a2a::envelope::{self, EnvelopeError};
 use crate::audit::journal::{JournalDown, Written};
-use crate::audit::record::{Decision, Ending, Intent};
+use crate::audit::record::{Decision, Ending, Intent, LimitLeft};
 use crate::identity::CredentialError;
 use crate::limit::{Abuse, Refused, RefusedKind};
 use crate::policy::Denial;
+use crate::vitals;
 
 impl Worker {
     /// Records and renders the refusal of a call whose record is not open.
@@ -43,6 +44,7 @@ impl Worker {
         if !call.is_decided() {
             call.intent.decision = Decision::Refused;
             call.intent.reason = Some(refusal.reason.word());
+            call.intent.limit = refusal.rule.zip(refusal.left).map(|(name, left)| LimitLeft { name, left });
             call.intent.policy_rule = refusal.rule.map(Into::into).or(call.intent.policy_rule.take());
             // A refusal nobody could record is not given: the journal's failure is answered instead.
             match record(&mut call, &refusal, head, hidden).await {
@@ -134,9 +136,10 @@ impl From<CredentialError> for Refusal {
     fn from(error: CredentialError) -> Self {
         Self::new(match error {
             CredentialError::Ambiguous => Reason::CredentialAmbiguous,
-            CredentialError::Malformed | CredentialError::Unknown | CredentialError::Disabled => {
-                Reason::CredentialInvalid
-            }
+            CredentialError::Malformed
+            | CredentialError::Unknown
+            | CredentialError::Disabled
+            | CredentialError::Pending => Reason::CredentialInvalid,
         })
     }
 }
@@ -164,6 +167,7 @@ impl From<Denial> for Refusal {
         let reason = match denial {
             Denial::Blocked => Reason::Blocked,
             Denial::AnonymousNotAdmitted => Reason::CredentialMissing,
+            Denial::OperationNotAgreed { operation, agreed } => Reason::OperationNotAgreed { operation, agreed },
         };
         Self::new(reason).by_rule(denial.rule())
     }
@@ -186,8 +190,15 @@ impl From<Refused> for Refusal {
         };
         let mut refusal = Self::new(reason).by_rule(refused.rule).with("limit", refused.rule);
         refusal.retry_after = refused.retry_after;
+        refusal.left = Some(refused.limit().left);
         refusal.headroom = refused.headroom.headers().collect();
         refusal
+    }
+}
+
+impl From<vitals::Refused> for Refusal {
+    fn from(refused: vitals::Refused) -> Self {
+        Self::new(Reason::CircuitOpen).by_rule("breaker").retry_after(refused.retry_after)
     }
 }
 

@@ -66,7 +66,17 @@ impl Surface<'_> {
 /// Whether `path` belongs to the proxy at all; everything else is the control plane's.
 #[must_use]
 pub fn is_call(path: &str) -> bool {
-    PREFIXES.iter().any(|prefix| path.starts_with(prefix))
+    reference(path).is_some()
+}
+
+/// The agent that a proxy path names, and the rest. What OpenAgora calls a test is a call like any other.
+fn reference(path: &str) -> Option<Reference<'_>> {
+    if let Some(below) = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix)) {
+        let (agent, rest) = below.split_at(below.find('/').unwrap_or(below.len()));
+        return Some(Reference { agent, rest });
+    }
+    let agent = path.strip_prefix("/api/agents/")?.strip_suffix("/test")?;
+    (!agent.is_empty() && !agent.contains('/')).then_some(Reference { agent, rest: "" })
 }
 
 /// Splits a proxy path.
@@ -76,10 +86,7 @@ pub fn is_call(path: &str) -> bool {
 pub(super) fn split(uri: &Uri) -> Result<Reference<'_>, BadPath> {
     let path = uri.path();
     check(path)?;
-    let below = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix)).ok_or(BadPath)?;
-    let end = below.find('/').unwrap_or(below.len());
-    let (agent, rest) = below.split_at(end);
-    Ok(Reference { agent, rest })
+    reference(path).ok_or(BadPath)
 }
 
 fn check(path: &str) -> Result<(), BadPath> {
@@ -220,6 +227,17 @@ mod tests {
         assert_eq!(split(&target), Ok(Reference { agent: "weather", rest: "/tasks/7:cancel" }));
         assert_eq!(split(&uri("/relay/weather")), Ok(Reference { agent: "weather", rest: "" }));
         assert_eq!(split(&uri("/api/proxy/weather/")), Ok(Reference { agent: "weather", rest: "/" }));
+    }
+
+    #[test]
+    fn a_test_of_an_agent_is_a_call_to_it_and_nothing_else_below_the_api_is() {
+        assert_eq!(split(&uri("/api/agents/weather/test?x=1")), Ok(Reference { agent: "weather", rest: "" }));
+        assert!(is_call("/api/agents/weather/test") && is_call("/api/proxy/test") && is_call("/relay/x/test"));
+        for path in
+            ["/api/agents/test", "/api/agents//test", "/api/agents/a/b/test", "/api/agents/a/test/", "/api/agents"]
+        {
+            assert!(!is_call(path), "{path}");
+        }
     }
 
     #[test]

@@ -3,14 +3,16 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::admission::{self, Admission, check_reason, check_state};
 use super::credential::UpstreamCredential;
 use super::names::{check_dialled_url, check_slug, check_subpath, check_text, check_url, slug_from};
 use super::network::NetworkRules;
+use super::secret::random_secret;
 use super::token::NewToken;
 use super::vault::Purpose;
 use super::{Actor, Registry, RegistryError};
 use crate::store::StoreError;
-use crate::store::rows::{AdminState, AgentRow, AgentTimeouts, HealthStatus, KeyRow, PushMode};
+use crate::store::rows::{AdminEvent, AdminState, AgentRow, AgentTimeouts, HealthStatus, KeyRow, PushMode};
 
 /// An agent may have had this many slugs; each stays taken.
 const SLUGS_MAX: i64 = 10;
@@ -42,6 +44,8 @@ pub struct AgentChanges {
     pub max_in_flight: Option<Option<u32>>,
     pub timeouts: Option<AgentTimeouts>,
     pub upstream_credential: Option<Option<UpstreamCredential>>,
+    /// Why, in the words of whoever makes the change.
+    pub reason: Option<String>,
 }
 
 /// A new agent, with what is shown once.
@@ -64,12 +68,14 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Invalid`], [`RegistryError::Taken`], [`RegistryError::Forbidden`] for auditors.
     pub async fn register(&self, who: &Actor, changes: AgentChanges) -> Result<Registered, RegistryError> {
-        if who.is_operator() && !who.is_admin() {
-            return Err(RegistryError::Forbidden("auditors change nothing: use an admin's token".to_owned()));
-        }
+        let admission = self.admission(who)?;
+        let reason = check_reason(changes.reason.as_deref())?;
         let now = self.clock.wall();
         let id = Uuid::now_v7();
         let (mut row, signing_secret) = self.fresh(id, who.is_admin())?;
+        if let Admission::Pending(_) = admission {
+            row.state = AdminState::Pending;
+        }
         if changes.name.is_none() {
             return Err(RegistryError::invalid("name", "is missing"));
         }
@@ -86,6 +92,7 @@ impl Registry {
             expires_at: None,
             last_used_at: None,
             created_at: now,
+            replaces: None,
         };
         for nth in 1.. {
             row.slug = match &wanted_slug {
@@ -94,8 +101,19 @@ impl Registry {
                 // Fifty of one name: a random ending finds a free one.
                 None => slug_from(&row.name, u32::from(id.as_bytes()[15]) * 1_000 + nth),
             };
-            let event = self.event(who, "agent.create", id, None, Some(snapshot(&row)));
-            match self.store.add_agent(&row, &key, who.is_admin(), &event).await {
+            let mut event = self.event(who, "agent.create", id, None, Some(snapshot(&row)));
+            event.reason.clone_from(&reason);
+            let added = match admission {
+                Admission::Active => self.store.add_agent(&row, &key, who.is_admin(), &event).await,
+                Admission::Pending(most) => self.store.add_pending_agent(&row, &key, most, &event).await,
+            };
+            match added {
+                Err(StoreError::Full) => {
+                    return Err(RegistryError::Full(
+                        "too many agents are waiting for approval: try again once operators have decided about some"
+                            .to_owned(),
+                    ));
+                }
                 Err(StoreError::Conflict(what)) if what.contains("slug") && wanted_slug.is_none() && nth < 60 => {}
                 other => {
                     other.map_err(|error| taken(error, &row))?;
@@ -104,7 +122,7 @@ impl Registry {
             }
         }
         self.reload().await;
-        if row.endpoint_url.is_some() {
+        if row.endpoint_url.is_some() && row.state == AdminState::Active {
             self.probe_wanted.notify_one();
         }
         Ok(Registered { agent: row, key, api_key, signing_secret })
@@ -123,8 +141,9 @@ impl Registry {
                 "the agent has had {SLUGS_MAX} slugs, and each stays taken: keep the one it has"
             )));
         }
+        let reason = check_reason(changes.reason.as_deref())?;
         let wanted = changes.clone();
-        let mut moved = false;
+        let mut to_probe = false;
         let mut attempted = None;
         let done = self
             .store
@@ -135,15 +154,17 @@ impl Registry {
                 }
                 self.apply(who, row, wanted)?;
                 row.updated_at = self.clock.wall();
-                moved = before.endpoint_url != row.endpoint_url || before.card_url != row.card_url;
+                let moved = before.endpoint_url != row.endpoint_url || before.card_url != row.card_url;
+                let enters = before.state != row.state && row.state == AdminState::Active;
+                to_probe = (moved || enters) && row.endpoint_url.is_some();
+                if enters {
+                    // What is known of it is from before: it is to be looked at first.
+                    (row.health, row.health_reason, row.health_checked_at) = (HealthStatus::Unknown, None, None);
+                }
                 attempted = Some(row.clone());
-                Ok::<_, RegistryError>(self.event(
-                    who,
-                    "agent.update",
-                    id,
-                    Some(snapshot(&before)),
-                    Some(snapshot(row)),
-                ))
+                let action = admission::action(before.state, row.state);
+                let event = self.event(who, action, id, Some(snapshot(&before)), Some(snapshot(row)));
+                Ok::<_, RegistryError>(AdminEvent { reason, ..event })
             })
             .await;
         let row = match done {
@@ -154,7 +175,7 @@ impl Registry {
             other => other?,
         };
         self.reload().await;
-        if moved && row.endpoint_url.is_some() {
+        if to_probe {
             self.probe_wanted.notify_one();
         }
         Ok(row)
@@ -164,13 +185,16 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Forbidden`] to all but its owner and admins.
-    pub async fn delete_agent(&self, who: &Actor, id: Uuid) -> Result<(), RegistryError> {
+    pub async fn delete_agent(&self, who: &Actor, id: Uuid, reason: Option<&str>) -> Result<(), RegistryError> {
         if !who.owns(id) {
             return Err(RegistryError::Forbidden("only the agent itself or an admin can delete it".to_owned()));
         }
         let before = self.store.agent(id).await?.ok_or(RegistryError::NotFound("agent"))?;
-        let event = self.event(who, "agent.delete", id, Some(snapshot(&before)), None);
-        match self.store.delete_agent(id, self.clock.wall(), &event).await {
+        let rejected = before.state == AdminState::Pending && !matches!(who, Actor::Agent(_));
+        let action = if rejected { "agent.reject" } else { "agent.delete" };
+        let event = self.event(who, action, id, Some(snapshot(&before)), None);
+        let event = AdminEvent { reason: check_reason(reason)?, ..event };
+        match self.store.delete_agent(id, self.clock.wall(), &event, |row| self.end_with_agent(who, row)).await {
             Err(StoreError::NotFound) => return Err(RegistryError::NotFound("agent")),
             other => other?,
         }
@@ -181,9 +205,7 @@ impl Registry {
     /// A row with nothing said in it yet, and its signing secret.
     pub(super) fn fresh(&self, id: Uuid, registered_by_operator: bool) -> Result<(AgentRow, String), RegistryError> {
         let now = self.clock.wall();
-        let mut random = [0; 32];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| super::vault::VaultError::Failed)?;
-        let signing_secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let signing_secret = random_secret()?;
         let row = AgentRow {
             id,
             slug: String::new(),
@@ -351,7 +373,7 @@ impl Registry {
         }
         if moved {
             (row.health, row.health_reason, row.health_checked_at) = (HealthStatus::Unknown, None, None);
-            (row.card_json, row.card_fetched_at) = (None, None);
+            (row.card_json, row.card_fetched_at, row.held_card) = (None, None, None);
         }
         Ok(())
     }
@@ -360,18 +382,6 @@ impl Registry {
 fn same_origin(one: Option<&str>, other: Option<&str>) -> bool {
     let origin = |text: Option<&str>| text.and_then(|text| url::Url::parse(text).ok()).map(|url| url.origin());
     matches!((origin(one), origin(other)), (Some(one), Some(other)) if one == other)
-}
-
-fn check_state(who: &Actor, from: AdminState, to: AdminState) -> Result<(), RegistryError> {
-    match to {
-        AdminState::Deleted => Err(RegistryError::invalid("state", "use DELETE to delete an agent")),
-        // Its owner may take it out of service; whether it comes back is for operators, who may have had their reasons.
-        AdminState::Disabled => Ok(()),
-        AdminState::Pending | AdminState::Active if from == to || who.is_admin() => Ok(()),
-        AdminState::Pending | AdminState::Active => {
-            Err(RegistryError::Forbidden("state: only an operator can put an agent into service".to_owned()))
-        }
-    }
 }
 
 fn bounded_list(member: &str, length: usize, most: usize) -> Result<(), RegistryError> {
@@ -428,70 +438,11 @@ pub(super) fn snapshot(row: &AgentRow) -> Value {
             "connect_ms": row.timeouts.connect_ms, "first_byte_ms": row.timeouts.first_byte_ms,
             "read_first_byte_ms": row.timeouts.read_first_byte_ms, "idle_ms": row.timeouts.idle_ms,
         },
+        "health_interval_s": row.health_interval_s,
         "upstream_credential": row.upstream_credential.as_ref().map(|_| "***"), "signing_secret": "***",
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::registry::testing::{Bench, admin};
-
-    fn named(name: &str) -> AgentChanges {
-        AgentChanges { name: Some(name.to_owned()), ..AgentChanges::default() }
-    }
-
-    #[tokio::test]
-    async fn however_many_agents_have_one_name_each_gets_a_slug() {
-        let bench = Bench::new().await;
-        let mut slugs = std::collections::HashSet::new();
-        for _ in 0..53 {
-            slugs.insert(bench.registry.register(&admin(), named("Same")).await.expect("registers").agent.slug);
-        }
-        assert_eq!(slugs.len(), 53);
-        assert!(slugs.contains("same") && slugs.contains("same-50"));
-    }
-
-    #[tokio::test]
-    async fn secrets_come_back_from_the_store() {
-        let bench = Bench::new().await;
-        let credential = UpstreamCredential { header: "X-Key".to_owned(), value: "a: b".to_owned() };
-        let changes = AgentChanges {
-            endpoint_url: Some(Some("https://a.example".to_owned())),
-            upstream_credential: Some(Some(credential)),
-            ..named("a")
-        };
-        let made = bench.registry.register(&admin(), changes).await.expect("registers");
-        let row = bench.store.agent(made.agent.id).await.expect("reads").expect("there");
-        assert_eq!(bench.registry.signing_secret(&row).expect("opens"), made.signing_secret.as_bytes());
-        let opened = bench.registry.upstream_credential(&row).expect("opens").expect("there");
-        assert_eq!((opened.header.as_str(), opened.value.as_str()), ("x-key", "a: b"));
-        bench.registry.check_vault().await.expect("this is the key file");
-    }
-
-    #[tokio::test]
-    async fn a_key_file_of_another_database_is_noticed_at_start() {
-        let bench = Bench::new().await;
-        bench.registry.register(&admin(), named("a")).await.expect("registers");
-        let other = Bench::new().await;
-        let reload: crate::registry::Reload = std::sync::Arc::new(|| Box::pin(async {}));
-        let vault = std::sync::Arc::clone(&other.registry.vault);
-        let mixed = Registry::new(bench.store.clone(), vault, bench.clock.clone(), Default::default(), reload);
-        assert!(matches!(mixed.check_vault().await, Err(RegistryError::Vault(_))));
-    }
-
-    #[tokio::test]
-    async fn an_agent_cannot_collect_slugs_without_end() {
-        let bench = Bench::new().await;
-        let id = bench.registry.register(&admin(), named("first")).await.expect("registers").agent.id;
-        let registry = &bench.registry;
-        let rename = |n: u32| async move {
-            let changes = AgentChanges { slug: Some(format!("slug-{n}")), ..AgentChanges::default() };
-            registry.update_agent(&admin(), id, changes).await
-        };
-        for n in 1..10 {
-            rename(n).await.expect("renames");
-        }
-        assert!(matches!(rename(10).await, Err(RegistryError::Taken(_))));
-    }
-}
+#[path = "agent_tests.rs"]
+mod tests;

@@ -1,20 +1,20 @@
 //! Connections: asked for, answered, blocked, limited and ended.
 //!
 //! Promises: one connection per pair whoever asks and however many ask at once; what a side may do is in
-//! [`super::transition`] and nowhere else.
+//! [`super::transition`], who may fix which terms in [`Terms`], and nowhere else; every change leaves an event from which the
+//! connection can be read as it was after it.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::names::check_text;
+use super::terms::{Hand, TEXT_MAX};
 use super::transition::{self, Action, Side};
 use super::{Actor, Registry, RegistryError};
-use crate::clock::Timestamp;
 use crate::store::StoreError;
-use crate::store::rows::{AdminState, ConnectionLimits, ConnectionRow, ConnectionStatus};
+use crate::store::rows::{AdminEvent, AdminState, ConnectionLimits, ConnectionRow, ConnectionStatus};
 
-/// 31 days: the longest period of a rate.
-const LONGEST_PERIOD_MS: u64 = 31 * 86_400_000;
+pub use super::terms::Terms;
 
 /// A wish for a connection.
 #[derive(Clone, Debug)]
@@ -27,45 +27,28 @@ pub struct NewConnection {
     pub message: Option<String>,
     /// What an operator, or a side that wants to block, does at once: [`Action::Accept`] or [`Action::Block`].
     pub at_once: Option<Action>,
-    /// What an operator fixes at once.
+    /// What the requester wants, or an operator fixes at once.
     pub terms: Terms,
+    /// Why, for the history.
+    pub reason: Option<String>,
 }
 
-/// What operators may fix for a connection. What is not said stays as it is.
+/// What somebody wants changed about a connection.
 #[derive(Clone, Debug, Default)]
-pub struct Terms {
-    /// Its own limits.
-    pub limits: Option<ConnectionLimits>,
-    /// When it ends.
-    pub ends_at: Option<Option<Timestamp>>,
+pub struct Change {
+    /// What is to become of it.
+    pub action: Option<Action>,
+    /// The agent that an operator acts for; `None`: for both sides.
+    pub side_for: Option<Uuid>,
+    /// What is to be fixed.
+    pub terms: Terms,
+    /// Why, for the history.
+    pub reason: Option<String>,
 }
 
-impl Terms {
-    fn is_empty(&self) -> bool {
-        self.limits.is_none() && self.ends_at.is_none()
-    }
-
-    fn apply(&self, row: &mut ConnectionRow) -> Result<(), RegistryError> {
-        if let Some(limits) = self.limits {
-            let ConnectionLimits { rate, period_ms, burst, daily: _, streams: _ } = limits;
-            if rate == Some(0) || burst == Some(0) || period_ms == Some(0) {
-                return Err(RegistryError::invalid(
-                    "limits",
-                    "rate, period and burst must be at least 1: to let nothing pass, pause or block",
-                ));
-            }
-            if rate.is_some() != period_ms.is_some() {
-                return Err(RegistryError::invalid("limits", "rate and period belong together: send both or neither"));
-            }
-            if period_ms.is_some_and(|ms| ms > LONGEST_PERIOD_MS) {
-                return Err(RegistryError::invalid("limits.period", "is longer than 31 days"));
-            }
-            row.limits = limits;
-        }
-        if let Some(ends_at) = self.ends_at {
-            row.ends_at = ends_at;
-        }
-        Ok(())
+impl From<Action> for Change {
+    fn from(action: Action) -> Self {
+        Self { action: Some(action), ..Self::default() }
     }
 }
 
@@ -79,18 +62,24 @@ impl Registry {
         if !who.owns(wish.requester_id) {
             return Err(RegistryError::Forbidden("an agent asks for connections of its own only".to_owned()));
         }
-        if !who.is_admin() && (wish.at_once == Some(Action::Accept) || !wish.terms.is_empty()) {
-            return Err(RegistryError::Forbidden(
-                "only an operator can accept at once, set limits or an end".to_owned(),
-            ));
+        if !who.is_admin() && wish.at_once == Some(Action::Accept) {
+            return Err(RegistryError::Forbidden("only an operator can accept at once".to_owned()));
         }
         if wish.requester_id == wish.target_id {
             return Err(RegistryError::invalid("target_id", "must be another agent"));
         }
         let message = wish.message.as_deref().map(|text| check_text("message", text, 150, true)).transpose()?;
         let message = message.filter(|text| !text.is_empty());
+        let reason = check_reason(wish.reason.as_deref())?;
         for (member, id) in [("requester", wish.requester_id), ("target", wish.target_id)] {
             let agent = self.store.agent(id).await?;
+            let waits = agent.as_ref().is_some_and(|agent| agent.state == AdminState::Pending);
+            if waits && *who == Actor::Agent(id) {
+                return Err(RegistryError::Forbidden(
+                    "the agent is waiting for approval: it can ask for connections once an operator has approved it"
+                        .to_owned(),
+                ));
+            }
             let usable = agent.as_ref().is_some_and(|agent| who.is_admin() || agent.state == AdminState::Active);
             if !usable {
                 return Err(RegistryError::NotFound(if member == "target" {
@@ -111,6 +100,7 @@ impl Registry {
                     None => "connection.request".to_owned(),
                 };
                 let event = self.event(who, &action, next.id, current.as_ref().map(snapshot), Some(snapshot(&next)));
+                let event = AdminEvent { reason, ..event };
                 Ok::<_, RegistryError>((next, event))
             })
             .await?;
@@ -136,8 +126,12 @@ impl Registry {
             blocked_by_target: false,
             block_locked: false,
             message,
+            purpose: None,
+            operations: None,
+            operations_fixed: false,
             limits: ConnectionLimits::default(),
             ends_at: None,
+            review_at: None,
             created_at: now,
             resolved_at: None,
         };
@@ -150,21 +144,6 @@ impl Registry {
         }
         let mut row = match current {
             None => fresh,
-            Some(row) if row.blocked_by_requester || row.blocked_by_target => {
-                return Err(if who.is_admin() {
-                    RegistryError::Connection {
-                        problem: "the connection is blocked: unblock it first".to_owned(),
-                        current: Box::new(row.clone()),
-                    }
-                } else {
-                    RegistryError::Forbidden("the connection between the two agents is blocked".to_owned())
-                });
-            }
-            Some(row) if matches!(row.status, ConnectionStatus::Ended | ConnectionStatus::Declined) => {
-                // The same row again, as the new asker wants it. What operators fixed outlives the agreement, or ending
-                // and asking anew would shake limits off.
-                ConnectionRow { id: row.id, limits: row.limits, ends_at: row.ends_at, ..fresh }
-            }
             Some(row)
                 if who.is_admin()
                     && wish.at_once == Some(Action::Accept)
@@ -173,13 +152,23 @@ impl Registry {
                 row.clone()
             }
             Some(row) => {
-                return Err(RegistryError::Connection {
-                    problem: "Connection already exists".to_owned(),
-                    current: Box::new(row.clone()),
-                });
+                let side = if who.is_admin() { Side::Operator } else { side_of(row, wish.requester_id) };
+                transition::ask(row, side, now)?;
+                // The same row again, as the new asker wants it. What operators fixed outlives the agreement, or ending
+                // and asking anew would shake it off.
+                let fixed = row.operations_fixed && row.requester_id == wish.requester_id;
+                ConnectionRow {
+                    id: row.id,
+                    limits: row.limits,
+                    ends_at: row.ends_at,
+                    review_at: row.review_at,
+                    operations: row.operations.filter(|_| fixed),
+                    operations_fixed: fixed,
+                    ..fresh
+                }
             }
         };
-        wish.terms.apply(&mut row)?;
+        wish.terms.apply(&mut row, if who.is_admin() { Hand::Operator } else { Hand::Asking })?;
         if auto || wish.at_once == Some(Action::Accept) {
             row.status = ConnectionStatus::Connected;
             row.resolved_at = Some(now);
@@ -187,19 +176,19 @@ impl Registry {
         Ok(row)
     }
 
-    /// Does `action` with a connection, fixes `terms`, or both. An admin acts for both sides unless `side_for` names the
-    /// agent to act for.
+    /// Changes a connection: does an action, fixes terms, or both.
     ///
     /// # Errors
-    /// [`RegistryError::NotFound`] for those who are no party to it, and as [`transition::apply`] says.
+    /// [`RegistryError::NotFound`] for those who are no party to it, [`RegistryError::Forbidden`] for terms that are not theirs
+    /// to fix, and as [`transition::apply`] says.
     pub async fn change_connection(
         &self,
         who: &Actor,
         id: Uuid,
-        action: Option<Action>,
-        side_for: Option<Uuid>,
-        terms: Terms,
+        change: impl Into<Change>,
     ) -> Result<ConnectionRow, RegistryError> {
+        let Change { action, side_for, terms, reason } = change.into();
+        let reason = check_reason(reason.as_deref())?;
         let done = self
             .store
             .settle_connection(id, |row| {
@@ -219,19 +208,17 @@ impl Registry {
                     }
                     _ => return Err(RegistryError::NotFound("connection")),
                 };
-                if !terms.is_empty() && !who.is_admin() {
-                    return Err(RegistryError::Forbidden("only an operator can set limits or an end".to_owned()));
-                }
                 let mut next = match action {
                     Some(action) => transition::apply(&row, action, side)?,
                     None => row.clone(),
                 };
-                terms.apply(&mut next)?;
+                terms.apply(&mut next, if who.is_admin() { Hand::Operator } else { Hand::Party(side) })?;
                 if next.status != row.status {
                     next.resolved_at = Some(self.clock.wall());
                 }
-                let word = format!("connection.{}", action.map_or("limits", Action::as_str));
+                let word = format!("connection.{}", action.map_or("terms", Action::as_str));
                 let event = self.event(who, &word, id, Some(snapshot(&row)), Some(snapshot(&next)));
+                let event = AdminEvent { reason, ..event };
                 Ok((next, event))
             })
             .await;
@@ -242,21 +229,40 @@ impl Registry {
         self.reload().await;
         Ok(row)
     }
+
+    /// A connection as it is after one of its agents was deleted, with the event that says so.
+    pub(super) fn end_with_agent(&self, who: &Actor, row: &ConnectionRow) -> (ConnectionRow, AdminEvent) {
+        let ended =
+            ConnectionRow { status: ConnectionStatus::Ended, resolved_at: Some(self.clock.wall()), ..row.clone() };
+        let event = self.event(who, "connection.end", row.id, Some(snapshot(row)), Some(snapshot(&ended)));
+        (ended, AdminEvent { reason: Some("one of the two agents was deleted".to_owned()), ..event })
+    }
 }
 
 fn side_of(row: &ConnectionRow, agent: Uuid) -> Side {
     if row.requester_id == agent { Side::Requester } else { Side::Target }
 }
 
+fn check_reason(reason: Option<&str>) -> Result<Option<String>, RegistryError> {
+    let reason = reason.map(|text| check_text("reason", text, TEXT_MAX, true)).transpose()?;
+    Ok(reason.filter(|text| !text.is_empty()))
+}
+
+/// Everything about a connection that can change, as events keep it.
 pub(super) fn snapshot(row: &ConnectionRow) -> Value {
     json!({
         "requester_id": row.requester_id, "target_id": row.target_id, "status": row.status.as_str(),
         "blocked_by_requester": row.blocked_by_requester, "blocked_by_target": row.blocked_by_target,
-        "block_locked": row.block_locked, "message": row.message,
+        "block_locked": row.block_locked, "message": row.message, "purpose": row.purpose,
+        "operations": row.operations.map(|set| set.names().collect::<Vec<_>>()),
+        "operations_fixed": row.operations_fixed,
         "limits": {
             "rate": row.limits.rate, "period_ms": row.limits.period_ms, "burst": row.limits.burst,
             "daily": row.limits.daily, "streams": row.limits.streams,
         },
-        "ends_at": row.ends_at,
+        "ends_at": row.ends_at, "review_at": row.review_at, "created_at": row.created_at, "resolved_at": row.resolved_at,
     })
 }
+
+#[cfg(test)]
+mod tests;

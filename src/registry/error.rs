@@ -22,6 +22,8 @@ pub enum RegistryError {
     },
     /// A unique value is taken, or a limit reached.
     Taken(String),
+    /// There is no room for more now; the text says when there may be.
+    Full(String),
     /// The two agents have a connection already, or it is not in a state for this.
     Connection {
         /// What stands in the way.
@@ -29,6 +31,8 @@ pub enum RegistryError {
         /// The connection as it is.
         current: Box<ConnectionRow>,
     },
+    /// It was done a moment ago; again after this time.
+    TooSoon(std::time::Duration),
     /// The database failed.
     Store(StoreError),
     /// A secret could not be sealed or opened.
@@ -46,7 +50,8 @@ impl fmt::Display for RegistryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound(what) => write!(f, "{what} not found"),
-            Self::Forbidden(why) | Self::Taken(why) => f.write_str(why),
+            Self::Forbidden(why) | Self::Taken(why) | Self::Full(why) => f.write_str(why),
+            Self::TooSoon(wait) => write!(f, "this was done a moment ago: try again in {} s", wait.as_secs().max(1)),
             Self::Invalid { member, problem } => write!(f, "{member}: {problem}"),
             Self::Connection { problem, .. } => f.write_str(problem),
             Self::Store(error) => error.fmt(f),

@@ -1,23 +1,40 @@
-//! Health: every agent is probed when it is registered and again every few minutes, a bounded number at a time.
+//! Health: every agent is probed when it is registered and again every few minutes, a bounded number at a time; and what its
+//! calls show is looked at every second.
 //!
-//! Promises: what is found is in the store, and the directory is rebuilt only when something changed. Health is shown to
-//! people and to agents that look for agents; it never refuses a call.
+//! Promises: what is found is in the store, and the directory is rebuilt only when a card changed. Health is shown to people
+//! and to agents that look for agents; it never refuses a call. An agent that fails is looked at sooner, so that it is seen to
+//! be back; a card that changed for the worse is held until an admin has seen it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
 use url::Url;
 use uuid::Uuid;
 
-use super::Registry;
-pub use super::probe::{CARD_MAX, Fetch, FetchError, FetchRequest, FetchResponse};
-use super::probe::{Validator, probe, skills_of};
+pub use super::probe::{CARD_MAX, CredentialState, Fetch, FetchError, FetchRequest, FetchResponse};
+use super::probe::{Finding, Validator, probe, try_credential};
+use super::verdict::{Sign, Verdict};
+use super::{Actor, Registry, RegistryError, cards};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
 use crate::store::rows::{AgentRow, HealthStatus};
+use crate::vitals::{Ailment, Counts, Vitals};
+
+/// How soon an agent that failed is probed again; doubled each time, up to its interval.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// How often probes of one agent may be asked for.
+const ASKED_EVERY: Duration = Duration::from_secs(5);
+
+/// The shortest interval an agent may have of its own.
+const INTERVAL_MIN: u32 = 10;
+
+/// That many answers in a row that refuse the gateway's credential are no accident.
+const UNAUTHORIZED: u32 = 3;
 
 /// How probes are made.
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +53,45 @@ impl Default for HealthSettings {
     }
 }
 
+/// Where it is found what calls showed of agents.
+#[derive(Clone)]
+pub struct Calls {
+    /// Of every agent.
+    pub all: Arc<dyn Fn() -> Vec<(Uuid, Arc<Vitals>)> + Send + Sync>,
+    /// Of one.
+    pub of: Arc<dyn Fn(Uuid) -> Option<Arc<Vitals>> + Send + Sync>,
+}
+
+/// What a probe that somebody asked for found.
+#[derive(Debug)]
+pub struct Checked {
+    /// The agent after it.
+    pub agent: AgentRow,
+    /// Where its card is.
+    pub card_url: Option<Url>,
+    /// Whether the agent takes the gateway's credential.
+    pub credential: CredentialState,
+}
+
+/// What is kept in memory of one agent.
+struct Track {
+    endpoint: Option<String>,
+    verdict: Verdict,
+    /// What of its calls has been looked at.
+    seen: Counts,
+    aged_at: Timestamp,
+}
+
 /// The prober.
 pub struct Health {
     registry: Arc<Registry>,
     fetch: Fetch,
     settings: HealthSettings,
+    calls: Calls,
+    slots: Semaphore,
+    tracks: Mutex<HashMap<Uuid, Track>>,
+    /// When a probe was last asked for.
+    asked: Mutex<HashMap<Uuid, Timestamp>>,
     /// Where each agent's card was last found, to ask whether it changed. Lost at a restart: one full fetch each.
     validators: Mutex<HashMap<Uuid, Validator>>,
 }
@@ -51,17 +102,32 @@ impl std::fmt::Debug for Health {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
 impl Health {
     /// A prober that asks through `fetch`.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, fetch: Fetch, settings: HealthSettings) -> Self {
-        Self { registry, fetch, settings, validators: Mutex::new(HashMap::new()) }
+    pub fn new(registry: Arc<Registry>, fetch: Fetch, settings: HealthSettings, calls: Calls) -> Self {
+        let slots = Semaphore::new(settings.concurrency.max(1));
+        let (tracks, asked, validators) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { registry, fetch, settings, calls, slots, tracks, asked, validators }
     }
 
     /// Probes for ever; a task to be aborted at shutdown (a probe cut short has no effect).
     pub async fn run(&self) {
+        if let Err(error) = self.spread().await {
+            tracing::warn!(%error, "probes that are overdue cannot be spread: they are made as fast as allowed");
+        }
         let wanted = self.registry.probe_wanted();
-        let pause = (self.settings.interval / 20).max(Duration::from_secs(1));
+        let pause = (self.settings.interval / 20).clamp(Duration::from_secs(1), RETRY / 2);
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut running = FuturesUnordered::new();
         let mut under_way = HashSet::new();
         loop {
@@ -75,20 +141,30 @@ impl Health {
                 }
                 Err(error) => tracing::warn!(%error, "agents cannot be probed now"),
             }
-            tokio::select! {
-                Some((agent, result)) = running.next() => {
-                    under_way.remove(&agent);
-                    match result {
-                        Ok(true) => self.registry.reload().await,
-                        Ok(false) => {}
-                        Err(error) => {
-                            tracing::warn!(%agent, %error, "what a probe found cannot be kept");
-                            tokio::time::sleep(pause).await;
+            let waited = tokio::time::sleep(pause);
+            tokio::pin!(waited);
+            loop {
+                tokio::select! {
+                    Some((agent, result)) = running.next() => {
+                        under_way.remove(&agent);
+                        match result {
+                            Ok(probed) if probed.card_changed => self.registry.reload().await,
+                            Ok(_) => {}
+                            Err(error) => {
+                                tracing::warn!(%agent, %error, "what a probe found cannot be kept");
+                                tokio::time::sleep(pause).await;
+                            }
+                        }
+                        break;
+                    }
+                    () = wanted.notified() => break,
+                    () = &mut waited => break,
+                    _ = second.tick() => {
+                        if let Err(error) = self.look_at_calls().await {
+                            tracing::warn!(%error, "what calls showed of agents cannot be kept");
                         }
                     }
                 }
-                () = wanted.notified() => {}
-                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -104,7 +180,7 @@ impl Health {
         let mut results = futures_util::stream::iter(due.into_iter().map(|agent| self.probe_one(agent)))
             .buffer_unordered(self.settings.concurrency.max(1));
         while let Some(result) = results.next().await {
-            changed |= result?;
+            changed |= result?.card_changed;
         }
         if changed {
             self.registry.reload().await;
@@ -112,67 +188,224 @@ impl Health {
         Ok(count)
     }
 
-    /// Those whose turn it is and that are not being probed already; never probed ones first.
-    async fn due(&self, under_way: &HashSet<Uuid>) -> Result<Vec<AgentRow>, StoreError> {
-        let now = self.registry.clock.wall();
-        let interval = i64::try_from(self.settings.interval.as_micros()).unwrap_or(i64::MAX);
-        // All whose turn it could be; then each by a turn of its own, so that agents registered together drift apart.
-        let candidates = self.registry.store.agents_to_probe(now.plus_micros(-(interval / 10 * 9)), 100).await?;
-        let mine = |at: Timestamp, agent| at.plus_micros(jittered(interval, agent, at.0));
-        Ok(candidates
-            .into_iter()
-            .filter(|agent| !under_way.contains(&agent.id))
-            .filter(|agent| agent.health_checked_at.is_none_or(|at| now >= mine(at, agent.id)))
-            .collect())
+    /// Probes an agent now, because `who` asks for it.
+    ///
+    /// # Errors
+    /// [`RegistryError::Forbidden`] to all but its owner and admins, [`RegistryError::TooSoon`],
+    /// [`RegistryError::Invalid`] for a client.
+    pub async fn probe_now(&self, who: &Actor, id: Uuid) -> Result<Checked, RegistryError> {
+        if !who.owns(id) {
+            return Err(RegistryError::Forbidden("only the agent itself or an admin can have it probed".to_owned()));
+        }
+        let agent = self.registry.store.agent(id).await?.ok_or(RegistryError::NotFound("agent"))?;
+        let endpoint = agent.endpoint_url.as_deref().and_then(|text| Url::parse(text).ok());
+        let endpoint = endpoint.ok_or_else(|| RegistryError::invalid("endpoint_url", "a client cannot be probed"))?;
+        {
+            let (now, every) = (self.registry.clock.wall(), micros(ASKED_EVERY));
+            let mut asked = locked(&self.asked);
+            asked.retain(|_, at| now < at.plus_micros(every));
+            if let Some(at) = asked.get(&id) {
+                let wait = u64::try_from(at.plus_micros(every).0 - now.0).unwrap_or(0);
+                return Err(RegistryError::TooSoon(Duration::from_micros(wait)));
+            }
+            asked.insert(id, now);
+        }
+        let credential = self.registry.upstream_credential(&agent)?;
+        let probed = self.probe_one(agent.clone()).await?;
+        if probed.card_changed {
+            self.registry.reload().await;
+        }
+        let credential =
+            try_credential(&self.fetch, &agent, &endpoint, credential.as_ref(), self.settings.timeout).await;
+        let agent = self.registry.store.agent(id).await?.ok_or(RegistryError::NotFound("agent"))?;
+        Ok(Checked { agent, card_url: probed.place, credential })
     }
 
-    /// Whether anything but the time of the probe changed.
-    async fn probe_one(&self, agent: AgentRow) -> Result<bool, StoreError> {
+    /// Takes in what calls showed since the last time, and writes the verdicts that changed by it.
+    ///
+    /// # Errors
+    /// When the database cannot be used.
+    pub async fn look_at_calls(&self) -> Result<(), StoreError> {
+        let now = self.registry.clock.wall();
+        let mut news = Vec::new();
+        for (id, vitals) in (self.calls.all)() {
+            let counts = vitals.counts();
+            if counts == Counts::default() {
+                continue;
+            }
+            if !locked(&self.tracks).contains_key(&id) {
+                let Some(agent) = self.registry.store.agent(id).await? else { continue };
+                self.track(&agent, now);
+            }
+            let mut tracks = locked(&self.tracks);
+            let Some(track) = tracks.get_mut(&id) else { continue };
+            let before = track.verdict.shown();
+            if now >= track.aged_at.plus_micros(micros(self.settings.interval)) {
+                track.verdict.age();
+                track.aged_at = now;
+            }
+            // Less than before: the agent has moved, and is counted anew.
+            let less = |new: u64, old: u64| new.checked_sub(old).unwrap_or(new);
+            let since = Counts {
+                answered: less(counts.answered, track.seen.answered),
+                erred: less(counts.erred, track.seen.erred),
+                silent: less(counts.silent, track.seen.silent),
+            };
+            track.seen = counts;
+            track.verdict.see_calls(since, vitals.unauthorized() >= UNAUTHORIZED, vitals.last_ailment());
+            if track.verdict.shown() != before {
+                news.push((id, track.verdict, track.endpoint.clone()));
+            }
+        }
+        for (id, verdict, endpoint) in news {
+            let Some(agent) = self.registry.store.agent(id).await? else { continue };
+            if agent.endpoint_url != endpoint {
+                locked(&self.tracks).remove(&id);
+                continue;
+            }
+            let mut found = agent.clone();
+            fill(&mut found, &verdict, now);
+            if self.registry.store.set_health(&agent, &found, self.next(&agent, &verdict, now), None).await? {
+                tell(&agent, &found, "calls");
+            }
+        }
+        Ok(())
+    }
+
+    /// Those whose turn came while nobody looked are not all probed at once.
+    async fn spread(&self) -> Result<(), StoreError> {
+        let now = self.registry.clock.wall();
+        let over = micros(self.settings.interval / 5).max(1);
+        let turns: Vec<_> = self.registry.store.overdue_probes(now).await?;
+        let turns: Vec<_> = turns
+            .into_iter()
+            .map(|id| (id, now.plus_micros(i64::from(crc32fast::hash(id.as_bytes())) % over)))
+            .collect();
+        self.registry.store.set_next_probes(&turns).await
+    }
+
+    /// Those whose turn it is and that are not being probed already; never probed ones first.
+    async fn due(&self, under_way: &HashSet<Uuid>) -> Result<Vec<AgentRow>, StoreError> {
+        let candidates = self.registry.store.agents_to_probe(self.registry.clock.wall(), 100).await?;
+        Ok(candidates.into_iter().filter(|agent| !under_way.contains(&agent.id)).collect())
+    }
+
+    /// The time of the next probe: at the agent's interval, sooner while it is not clear how it is doing.
+    fn next(&self, agent: &AgentRow, verdict: &Verdict, now: Timestamp) -> Timestamp {
+        let own = agent.health_interval_s.map(|seconds| Duration::from_secs(seconds.max(INTERVAL_MIN).into()));
+        let interval = own.unwrap_or(self.settings.interval);
+        let wait = if verdict.unsettled() {
+            interval.min(RETRY * (1 << verdict.bad_signs().saturating_sub(1).min(10)))
+        } else {
+            interval
+        };
+        now.plus_micros(jittered(micros(wait), agent.id, now.0))
+    }
+
+    /// Makes sure that a track is there, of the agent where it is now.
+    fn track(&self, agent: &AgentRow, now: Timestamp) {
+        let mut tracks = locked(&self.tracks);
+        let anew = tracks
+            .get(&agent.id)
+            .is_none_or(|track| track.endpoint != agent.endpoint_url || agent.health_checked_at.is_none());
+        if anew {
+            let verdict = Verdict::kept(agent.health, agent.health_reason.as_deref());
+            let seen = tracks.get(&agent.id).map(|track| track.seen).unwrap_or_default();
+            let track = Track { endpoint: agent.endpoint_url.clone(), verdict, seen, aged_at: now };
+            tracks.insert(agent.id, track);
+        }
+    }
+
+    /// Takes a sign of a probe in.
+    fn see(&self, agent: &AgentRow, sign: Sign, now: Timestamp) -> Verdict {
+        self.track(agent, now);
+        if !matches!(sign, Sign::Down(_))
+            && let Some(vitals) = (self.calls.of)(agent.id)
+        {
+            vitals.breaker.close();
+        }
+        let mut tracks = locked(&self.tracks);
+        let Some(track) = tracks.get_mut(&agent.id) else {
+            return Verdict::kept(agent.health, agent.health_reason.as_deref());
+        };
+        track.verdict.see(sign);
+        track.verdict
+    }
+
+    async fn probe_one(&self, agent: AgentRow) -> Result<Probed, StoreError> {
+        let _slot = self.slots.acquire().await;
         let Some(endpoint) = agent.endpoint_url.as_deref().and_then(|text| Url::parse(text).ok()) else {
             // Changed by hand. Noted all the same, or its turn would never be over.
-            let mut found = agent.clone();
-            (found.health, found.health_reason) = (HealthStatus::Offline, Some("bad_url".to_owned()));
-            found.health_checked_at = Some(self.registry.clock.wall());
-            return self.registry.store.set_health(&agent, &found).await;
+            let finding = Finding { sign: Sign::Down(Ailment::BadUrl), place: None, card: None, validator: None };
+            return self.keep(agent, None, finding).await;
         };
         let credential = self.registry.upstream_credential(&agent).unwrap_or_else(|error| {
             tracing::error!(agent = %agent.id, %error, "probing without its credential");
             None
         });
-        let known = self.validators.lock().unwrap_or_else(PoisonError::into_inner).get(&agent.id).cloned();
-        let finding =
-            probe(&self.fetch, &agent, &endpoint, credential.as_ref(), known.as_ref(), self.settings.timeout).await;
+        let known = locked(&self.validators).get(&agent.id).cloned();
+        let began = self.registry.clock.nanos();
+        let timeout = self.settings.timeout;
+        let mut finding = probe(&self.fetch, &agent, &endpoint, credential.as_ref(), known.as_ref(), timeout).await;
+        let took = Duration::from_nanos(self.registry.clock.nanos().saturating_sub(began));
+        if matches!(finding.sign, Sign::Well(_)) && took > timeout / 2 {
+            finding.sign = Sign::Ill(Ailment::Slow);
+        }
+        match &finding.validator {
+            Some(validator) => locked(&self.validators).insert(agent.id, validator.clone()),
+            None => locked(&self.validators).remove(&agent.id),
+        };
+        self.keep(agent, Some(&endpoint), finding).await
+    }
 
+    /// Writes what a probe found.
+    async fn keep(&self, agent: AgentRow, endpoint: Option<&Url>, finding: Finding) -> Result<Probed, StoreError> {
         let now = self.registry.clock.wall();
+        let verdict = self.see(&agent, finding.sign, now);
         let mut found = agent.clone();
-        found.health = finding.health;
-        found.health_reason = finding.reason.map(str::to_owned);
-        found.health_checked_at = Some(now);
-        if let Some(card) = finding.card {
-            // Skills that came from the last card follow the card; registered ones stay.
-            let from_card = agent.card_json.as_deref().and_then(skills_of);
-            if agent.skills_json == "[]" || from_card.as_ref() == Some(&agent.skills_json) {
-                found.skills_json = skills_of(&card).unwrap_or_else(|| "[]".to_owned());
+        fill(&mut found, &verdict, now);
+        let rejected = match (&finding.card, &agent.card_json) {
+            (Some(card), Some(served)) if card != served => self.registry.store.rejected_card(agent.id).await?,
+            _ => None,
+        };
+        let event = match finding.card {
+            Some(card) => cards::take(&agent, &mut found, &card, endpoint, rejected.as_deref(), now),
+            None => None,
+        };
+        let next = self.next(&agent, &verdict, now);
+        let written = self.registry.store.set_health(&agent, &found, next, event.as_ref()).await?;
+        if written {
+            tell(&agent, &found, "probe");
+            if let Some(held) = found.held_card.as_ref().filter(|_| event.is_some()) {
+                tracing::warn!(agent = %agent.id, reason = held.reason, "its new card is held: an admin has to accept or reject it");
             }
-            found.card_json = Some(card.to_vec());
-            found.card_fetched_at = Some(now);
         }
-        {
-            let mut validators = self.validators.lock().unwrap_or_else(PoisonError::into_inner);
-            match finding.validator {
-                Some(validator) => validators.insert(agent.id, validator),
-                None => validators.remove(&agent.id),
-            };
+        let changed = (&found.card_json, &found.skills_json) != (&agent.card_json, &agent.skills_json);
+        Ok(Probed { card_changed: written && changed, place: finding.place })
+    }
+}
+
+/// What a probe came to.
+struct Probed {
+    card_changed: bool,
+    place: Option<Url>,
+}
+
+fn fill(found: &mut AgentRow, verdict: &Verdict, now: Timestamp) {
+    let (health, reason) = verdict.shown();
+    found.health = health;
+    found.health_reason = reason.map(|ailment| ailment.as_str().to_owned());
+    found.health_checked_at = Some(now);
+}
+
+fn tell(before: &AgentRow, after: &AgentRow, by: &'static str) {
+    if after.health != before.health {
+        let reason = after.health_reason.as_deref();
+        if after.health == HealthStatus::Offline {
+            tracing::warn!(agent = %after.id, reason, by, "an agent is offline");
+        } else {
+            tracing::info!(agent = %after.id, health = after.health.as_str(), reason, by, "health changed");
         }
-        let written = self.registry.store.set_health(&agent, &found).await?;
-        let changed = (found.health, &found.health_reason, &found.card_json, &found.skills_json)
-            != (agent.health, &agent.health_reason, &agent.card_json, &agent.skills_json);
-        if written && found.health != agent.health {
-            tracing::info!(
-                agent = %agent.id, health = found.health.as_str(), reason = found.health_reason.as_deref(), "health changed"
-            );
-        }
-        Ok(written && changed)
     }
 }
 
@@ -185,257 +418,5 @@ fn jittered(interval: i64, agent: Uuid, at: i64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use bytes::Bytes;
-    use http::HeaderMap;
-
-    use super::*;
-    use crate::registry::agents::AgentChanges;
-    use crate::registry::credential::UpstreamCredential;
-    use crate::registry::testing::{Bench, admin};
-
-    type Answers = Arc<Mutex<HashMap<String, Result<(u16, &'static str, Option<&'static str>), FetchError>>>>;
-
-    /// Answers by script; what is not in it is 404. Notes what was asked.
-    fn scripted() -> (Fetch, Answers, Arc<Mutex<Vec<FetchRequest>>>) {
-        let answers: Answers = Arc::default();
-        let asked: Arc<Mutex<Vec<FetchRequest>>> = Arc::default();
-        let (script, log) = (Arc::clone(&answers), Arc::clone(&asked));
-        let fetch: Fetch = Arc::new(move |request: FetchRequest| {
-            log.lock().expect("lock").push(request.clone());
-            let answer = script.lock().expect("lock").get(request.url.as_str()).cloned().unwrap_or(Ok((404, "", None)));
-            Box::pin(async move {
-                let (status, body, etag) = answer?;
-                let mut headers = HeaderMap::new();
-                if let Some(etag) = etag {
-                    headers.insert("etag", etag.parse().expect("a value"));
-                    if request.headers.get("if-none-match").is_some_and(|given| given == etag) {
-                        return Ok(FetchResponse { status: 304, headers, body: Bytes::new() });
-                    }
-                }
-                Ok(FetchResponse { status, headers, body: Bytes::from_static(body.as_bytes()) })
-            })
-        });
-        (fetch, answers, asked)
-    }
-
-    struct Scene {
-        bench: Bench,
-        health: Health,
-        answers: Answers,
-        asked: Arc<Mutex<Vec<FetchRequest>>>,
-        agent: Uuid,
-    }
-
-    impl Scene {
-        async fn new(endpoint: &str) -> Self {
-            let bench = Bench::new().await;
-            let (fetch, answers, asked) = scripted();
-            let health = Health::new(Arc::clone(&bench.registry), fetch, HealthSettings::default());
-            let changes = AgentChanges {
-                name: Some("a".to_owned()),
-                endpoint_url: Some(Some(endpoint.to_owned())),
-                ..AgentChanges::default()
-            };
-            let agent = bench.registry.register(&admin(), changes).await.expect("registers").agent.id;
-            Self { bench, health, answers, asked, agent }
-        }
-
-        fn answer(&self, url: &str, answer: Result<(u16, &'static str, Option<&'static str>), FetchError>) {
-            self.answers.lock().expect("lock").insert(url.to_owned(), answer);
-        }
-
-        async fn probed(&self) -> AgentRow {
-            self.bench.clock.advance(Duration::from_secs(331));
-            assert_eq!(self.health.probe_due().await.expect("probes"), 1);
-            self.bench.store.agent(self.agent).await.expect("reads").expect("there")
-        }
-    }
-
-    const CARD: &str =
-        r#"{"name":"a","url":"http://0.0.0.0:8000","skills":[{"id":"s1","name":"Sum","tags":["math"]}]}"#;
-
-    #[tokio::test]
-    async fn a_card_makes_an_agent_online_and_brings_its_skills() {
-        let scene = Scene::new("https://a.example/x").await;
-        scene.answer("https://a.example/x/.well-known/agent-card.json", Ok((200, CARD, None)));
-        let row = scene.probed().await;
-        assert_eq!((row.health, row.health_reason), (HealthStatus::Online, None));
-        assert_eq!(row.card_json.as_deref(), Some(CARD.as_bytes()));
-        assert!(row.skills_json.contains("Sum"));
-        assert_eq!(scene.asked.lock().expect("lock").len(), 1);
-    }
-
-    #[tokio::test]
-    async fn an_agent_without_card_that_answers_get_with_405_is_online() {
-        for status in [200, 400, 401, 403, 404, 405, 415, 422, 501] {
-            let scene = Scene::new("https://a.example/x").await;
-            scene.answer("https://a.example/x", Ok((status, "", None)));
-            let row = scene.probed().await;
-            assert_eq!(
-                (row.health, row.health_reason.as_deref()),
-                (HealthStatus::Online, Some("post_only")),
-                "{status}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn no_answer_and_a_server_error_are_offline_with_a_reason() {
-        for (answer, reason) in [
-            (Err(FetchError::Connect("refused".to_owned())), "unreachable"),
-            (Err(FetchError::Forbidden), "unreachable"),
-            (Err(FetchError::Timeout), "timeout"),
-            (Ok((503, "", None)), "server_error"),
-        ] {
-            let scene = Scene::new("https://a.example/x").await;
-            scene.answer("https://a.example/x", answer.clone());
-            if answer.is_err() {
-                scene.answer("https://a.example/x/.well-known/agent-card.json", answer);
-            }
-            let row = scene.probed().await;
-            assert_eq!((row.health, row.health_reason.as_deref()), (HealthStatus::Offline, Some(reason)));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_neighbours_card_at_the_origin_does_not_count() {
-        let scene = Scene::new("https://api.example/deploy/x").await;
-        scene.answer(
-            "https://api.example/.well-known/agent-card.json",
-            Ok((200, r#"{"name":"other","url":"https://api.example/deploy/y"}"#, None)),
-        );
-        assert_eq!(scene.probed().await.card_json, None);
-        scene.answer(
-            "https://api.example/.well-known/agent-card.json",
-            Ok((200, r#"{"name":"me","url":"https://api.example/deploy/x/"}"#, None)),
-        );
-        assert!(scene.probed().await.card_json.is_some());
-    }
-
-    #[tokio::test]
-    async fn a_page_that_is_no_card_does_not_count() {
-        let scene = Scene::new("https://a.example/x").await;
-        scene.answer("https://a.example/x/.well-known/agent-card.json", Ok((200, "<html>", None)));
-        scene.answer("https://a.example/x/.well-known/agent.json", Ok((200, CARD, None)));
-        assert_eq!(scene.probed().await.card_json.as_deref(), Some(CARD.as_bytes()));
-    }
-
-    #[tokio::test]
-    async fn an_unchanged_card_is_asked_for_conditionally_and_rebuilds_nothing() {
-        let scene = Scene::new("https://a.example/x").await;
-        scene.answer("https://a.example/x/.well-known/agent-card.json", Ok((200, CARD, Some("\"1\""))));
-        scene.probed().await;
-        let reloads = scene.bench.reloads();
-        let row = scene.probed().await;
-        assert_eq!(row.health, HealthStatus::Online);
-        assert_eq!(row.card_json.as_deref(), Some(CARD.as_bytes()));
-        assert_eq!(scene.bench.reloads(), reloads);
-        let asked = scene.asked.lock().expect("lock");
-        assert_eq!(asked[1].headers.get("if-none-match").expect("conditional"), "\"1\"");
-    }
-
-    #[tokio::test]
-    async fn a_card_that_goes_away_is_kept_while_the_agent_is_down() {
-        let scene = Scene::new("https://a.example/x").await;
-        let place = "https://a.example/x/.well-known/agent-card.json";
-        scene.answer(place, Ok((200, CARD, None)));
-        scene.probed().await;
-        scene.answer(place, Err(FetchError::Timeout));
-        let row = scene.probed().await;
-        assert_eq!(row.health, HealthStatus::Offline);
-        assert!(row.card_json.is_some());
-    }
-
-    #[tokio::test]
-    async fn nobody_is_probed_before_its_turn() {
-        let scene = Scene::new("https://a.example/x").await;
-        scene.probed().await;
-        assert_eq!(scene.health.probe_due().await.expect("probes"), 0);
-        scene.bench.clock.advance(Duration::from_secs(269));
-        assert_eq!(scene.health.probe_due().await.expect("probes"), 0);
-        scene.bench.clock.advance(Duration::from_secs(61));
-        assert_eq!(scene.health.probe_due().await.expect("probes"), 1);
-    }
-
-    #[tokio::test]
-    async fn a_new_agent_is_probed_at_once_although_another_lets_us_wait() {
-        let bench = Bench::new().await;
-        let (answered, hear) = tokio::sync::oneshot::channel();
-        let answered = Mutex::new(Some(answered));
-        let (reached, slow_reached) = tokio::sync::oneshot::channel();
-        let reached = Mutex::new(Some(reached));
-        let fetch: Fetch = Arc::new(move |request: FetchRequest| {
-            if request.url.host_str() == Some("slow.example") {
-                if let Some(reached) = reached.lock().expect("lock").take() {
-                    reached.send(()).expect("heard");
-                }
-                return Box::pin(std::future::pending());
-            }
-            if let Some(answered) = answered.lock().expect("lock").take() {
-                answered.send(()).expect("heard");
-            }
-            Box::pin(async { Err(FetchError::Timeout) })
-        });
-        // An interval so long that only being woken helps.
-        let settings = HealthSettings { interval: Duration::from_secs(1_000_000), ..HealthSettings::default() };
-        let health = Health::new(Arc::clone(&bench.registry), fetch, settings);
-        let register = |name: &str| {
-            let changes = AgentChanges {
-                name: Some(name.to_owned()),
-                endpoint_url: Some(Some(format!("https://{name}.example/"))),
-                ..AgentChanges::default()
-            };
-            let registry = Arc::clone(&bench.registry);
-            async move { registry.register(&admin(), changes).await.expect("registers") }
-        };
-        register("slow").await;
-        let running = tokio::spawn(async move { health.run().await });
-        slow_reached.await.expect("the slow one is asked");
-        register("quick").await;
-        hear.await.expect("the quick one is asked while the slow one is still being waited for");
-        running.abort();
-    }
-
-    #[tokio::test]
-    async fn agents_registered_together_drift_apart() {
-        let bench = Bench::new().await;
-        let (fetch, ..) = scripted();
-        let health = Health::new(Arc::clone(&bench.registry), fetch, HealthSettings::default());
-        for n in 0..40 {
-            let changes = AgentChanges {
-                name: Some(format!("a{n}")),
-                endpoint_url: Some(Some(format!("https://a{n}.example/"))),
-                ..AgentChanges::default()
-            };
-            bench.registry.register(&admin(), changes).await.expect("registers");
-        }
-        assert_eq!(health.probe_due().await.expect("probes"), 40);
-        bench.clock.advance(Duration::from_secs(300));
-        let first = health.probe_due().await.expect("probes");
-        assert!((5..=35).contains(&first), "{first} of 40 at the middle of the interval");
-        bench.clock.advance(Duration::from_secs(30));
-        assert_eq!(health.probe_due().await.expect("probes"), 40 - first);
-    }
-
-    #[tokio::test]
-    async fn the_agents_credential_is_shown_to_its_own_origin_only() {
-        let scene = Scene::new("https://a.example/x").await;
-        let changes = AgentChanges {
-            card_url: Some(Some("https://cards.example/a".to_owned())),
-            upstream_credential: Some(Some(UpstreamCredential {
-                header: "X-Api-Key".to_owned(),
-                value: "canary".to_owned(),
-            })),
-            ..AgentChanges::default()
-        };
-        scene.bench.registry.update_agent(&admin(), scene.agent, changes).await.expect("changes");
-        scene.probed().await;
-        for request in &*scene.asked.lock().expect("lock") {
-            let shown = request.headers.contains_key("x-api-key");
-            assert_eq!(shown, request.url.host_str() == Some("a.example"), "{}", request.url);
-        }
-    }
-}
+#[path = "health_tests.rs"]
+mod tests;

@@ -305,6 +305,7 @@ impl Registry {
             expires_at: None,
             last_used_at: key.last_used_at,
             created_at: key.created_at.unwrap_or(now),
+            replaces: None,
         };
         taken.keys.insert(row.digest, row.agent_id);
         taken.key_ids.insert(row.id);
@@ -385,6 +386,10 @@ impl Registry {
             message: message.filter(|text| !text.is_empty()),
             limits: ConnectionLimits::default(),
             ends_at: None,
+            review_at: None,
+            purpose: None,
+            operations: None,
+            operations_fixed: false,
             created_at: best.created_at.unwrap_or_else(|| self.clock.wall()),
             resolved_at: best.resolved_at,
         })

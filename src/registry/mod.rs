@@ -3,7 +3,9 @@
 //! Promises: a change is in the database together with the event that says who made it, and when the call returns the
 //! directory has been rebuilt from it, so that "done" means "in force". Knows the store, not HTTP.
 
+mod admission;
 pub mod agents;
+pub mod cards;
 pub mod connections;
 pub mod credential;
 mod error;
@@ -14,18 +16,25 @@ pub mod names;
 pub mod network;
 pub mod operators;
 mod probe;
+mod secret;
+mod terms;
 pub mod token;
 pub mod transition;
 pub mod vault;
+pub mod vault_keys;
+mod verdict;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+pub use admission::Registration;
 pub use error::RegistryError;
+pub use secret::NewSecret;
 
 use crate::clock::Clock;
 use crate::store::Store;
@@ -88,11 +97,17 @@ pub struct Settings {
     pub key_prefix: String,
     /// Networks on which endpoints may live although they are private.
     pub allow_networks: network::AllowedNetworks,
+    /// Who may register agents, to begin with.
+    pub registration: Registration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { key_prefix: token::KEY_PREFIX.to_owned(), allow_networks: network::AllowedNetworks::default() }
+        Self {
+            key_prefix: token::KEY_PREFIX.to_owned(),
+            allow_networks: network::AllowedNetworks::default(),
+            registration: Registration::default(),
+        }
     }
 }
 
@@ -103,6 +118,7 @@ pub struct Registry {
     clock: Clock,
     settings: Settings,
     reload: Reload,
+    registration: ArcSwap<Registration>,
     /// Woken when an agent is there that was never probed.
     probe_wanted: Arc<Notify>,
 }
@@ -117,7 +133,8 @@ impl Registry {
     /// A registry over `store`, calling `reload` after every change.
     #[must_use]
     pub fn new(store: Store, vault: Arc<Vault>, clock: Clock, settings: Settings, reload: Reload) -> Self {
-        Self { store, vault, clock, settings, reload, probe_wanted: Arc::new(Notify::new()) }
+        let registration = ArcSwap::from_pointee(settings.registration);
+        Self { store, vault, clock, settings, reload, registration, probe_wanted: Arc::new(Notify::new()) }
     }
 
     /// The time changes are dated by.
@@ -158,6 +175,9 @@ impl Registry {
     pub async fn check_vault(&self) -> Result<(), RegistryError> {
         for agent in self.store.directory_rows().await?.agents {
             self.signing_secret(&agent)?;
+            if let Some((next, _)) = &agent.next_signing_secret {
+                self.vault.open_secret(vault::Purpose::SigningSecret, agent.id, next)?;
+            }
             self.upstream_credential(&agent)?;
         }
         Ok(())

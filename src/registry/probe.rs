@@ -14,7 +14,9 @@ use serde_json::Value;
 use url::Url;
 
 use super::credential::UpstreamCredential;
-use crate::store::rows::{AgentRow, HealthStatus};
+use super::verdict::Sign;
+use crate::store::rows::AgentRow;
+use crate::vitals::Ailment;
 
 /// The largest card.
 pub const CARD_MAX: usize = 256 * 1024;
@@ -52,8 +54,10 @@ pub struct FetchResponse {
 pub enum FetchError {
     /// The address may not be dialled.
     Forbidden,
-    /// No connection: name not found, refused, TLS failed, broken off.
+    /// No connection: name not found, refused, broken off.
     Connect(String),
+    /// TLS failed.
+    Tls,
     /// No whole answer in time.
     Timeout,
     /// The body is longer than allowed.
@@ -69,16 +73,18 @@ pub(super) struct Validator {
     /// Where the card was.
     pub url: Url,
     /// Its ETag.
-    pub etag: String,
+    pub etag: Option<String>,
+    /// When it was changed, as its server says; asked with only where there is no ETag.
+    pub modified: Option<String>,
 }
 
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// The verdict.
-    pub health: HealthStatus,
-    /// Why, where it is not simply a card.
-    pub reason: Option<&'static str>,
+    /// What it says of the agent's health.
+    pub sign: Sign,
+    /// Where the agent's card is, known or new.
+    pub place: Option<Url>,
     /// A new card; `None`: none found, or the one known is still current.
     pub card: Option<Bytes>,
     /// What to ask with next time.
@@ -111,6 +117,7 @@ pub(super) async fn probe(
     timeout: Duration,
 ) -> Finding {
     let card_url = agent.card_url.as_deref().and_then(|text| Url::parse(text).ok());
+    let mut refused = false;
     for (url, must_name_endpoint) in card_places(endpoint, card_url.as_ref()) {
         // A host that is down need not be asked four times more; the explicit card may be on another.
         let at_endpoint = url.origin() == endpoint.origin();
@@ -118,48 +125,105 @@ pub(super) async fn probe(
         let request = request(agent, &url, credential.filter(|_| at_endpoint), validator, timeout);
         match fetch(request).await {
             Ok(answer) if answer.status == 304 && validator.is_some() => {
-                return Finding {
-                    health: HealthStatus::Online,
-                    reason: None,
-                    card: None,
-                    validator: validator.cloned(),
-                };
+                return Finding { sign: Sign::Well(None), place: Some(url), card: None, validator: validator.cloned() };
             }
             Ok(answer) if (200..300).contains(&answer.status) && is_card(&answer.body) => {
                 if must_name_endpoint && !names(&answer.body, endpoint) {
                     continue;
                 }
-                let etag = answer.headers.get(http::header::ETAG).and_then(|value| value.to_str().ok());
-                let validator = etag.map(|etag| Validator { url: url.clone(), etag: etag.to_owned() });
-                return Finding { health: HealthStatus::Online, reason: None, card: Some(answer.body), validator };
+                let said = |name| answer.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+                let (etag, modified) = (said(http::header::ETAG), said(http::header::LAST_MODIFIED));
+                let validator =
+                    (etag.is_some() || modified.is_some()).then(|| Validator { url: url.clone(), etag, modified });
+                return Finding { sign: Sign::Well(None), place: Some(url), card: Some(answer.body), validator };
             }
-            Err(error) if at_endpoint && error != FetchError::TooLarge => return offline(&error),
+            // Where the card was said to be, it is not shown to the gateway.
+            Ok(answer)
+                if matches!(answer.status, 401 | 403)
+                    && at_endpoint
+                    && credential.is_some()
+                    && card_url.as_ref() == Some(&url) =>
+            {
+                refused = true;
+            }
+            Err(error) if at_endpoint && error != FetchError::TooLarge => return down(agent, &error),
             Ok(_) | Err(_) => {}
         }
     }
-    let finding = |health, reason| Finding { health, reason: Some(reason), card: None, validator: None };
+    let finding = |sign| Finding { sign, place: None, card: None, validator: None };
+    let well = |remark| if refused { Sign::Ill(Ailment::AuthFailed) } else { Sign::Well(Some(remark)) };
     match fetch(request(agent, endpoint, credential, None, timeout)).await {
         Ok(answer) => match answer.status {
             // 501 too: what Python's own server says to a method it was given no code for.
-            200..=299 | 400 | 401 | 403 | 404 | 405 | 415 | 422 | 501 => finding(HealthStatus::Online, "post_only"),
-            300..=399 => finding(HealthStatus::Online, "redirects"),
-            500..=599 => finding(HealthStatus::Offline, "server_error"),
-            _ => finding(HealthStatus::Online, "answers_oddly"),
+            401 | 403 if credential.is_some() => finding(Sign::Ill(Ailment::AuthFailed)),
+            200..=299 | 400 | 401 | 403 | 404 | 405 | 415 | 422 | 501 => finding(well(Ailment::PostOnly)),
+            300..=399 => finding(well(Ailment::Redirects)),
+            500..=599 => finding(Sign::Down(Ailment::ServerError)),
+            _ => finding(well(Ailment::AnswersOddly)),
         },
         // It does answer, at length.
-        Err(FetchError::TooLarge) => finding(HealthStatus::Online, "post_only"),
-        Err(error) => offline(&error),
+        Err(FetchError::TooLarge) => finding(well(Ailment::PostOnly)),
+        Err(error) => down(agent, &error),
     }
 }
 
 /// All that fails before an answer looks the same to whoever registered the agent, but for the time it took: a gateway
-/// is no port scanner.
-fn offline(error: &FetchError) -> Finding {
-    let reason = match error {
-        FetchError::Timeout => "timeout",
-        FetchError::Forbidden | FetchError::Connect(_) | FetchError::TooLarge => "unreachable",
+/// is no port scanner. Operators are told of TLS.
+fn down(agent: &AgentRow, error: &FetchError) -> Finding {
+    let ailment = match error {
+        FetchError::Timeout => Ailment::Timeout,
+        FetchError::Tls if agent.registered_by_operator => Ailment::Tls,
+        FetchError::Forbidden | FetchError::Connect(_) | FetchError::Tls | FetchError::TooLarge => Ailment::Unreachable,
     };
-    Finding { health: HealthStatus::Offline, reason: Some(reason), card: None, validator: None }
+    Finding { sign: Sign::Down(ailment), place: None, card: None, validator: None }
+}
+
+/// What became of the credential the gateway shows an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialState {
+    /// Without it the agent does not let the gateway in, with it it does.
+    Accepted,
+    /// The agent does not let the gateway in with it.
+    Refused,
+    /// There is none.
+    None,
+    /// The agent's answer does not depend on it, or there was none.
+    Unknown,
+}
+
+impl CredentialState {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::None => "none",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Tries the credential at the endpoint, and then what happens without it: only the difference proves anything.
+pub(super) async fn try_credential(
+    fetch: &Fetch,
+    agent: &AgentRow,
+    endpoint: &Url,
+    credential: Option<&UpstreamCredential>,
+    timeout: Duration,
+) -> CredentialState {
+    if credential.is_none() {
+        return CredentialState::None;
+    }
+    let refused = async |shown| match fetch(request(agent, endpoint, shown, None, timeout)).await {
+        Ok(answer) => Some(matches!(answer.status, 401 | 403)),
+        Err(_) => None,
+    };
+    match refused(credential).await {
+        Some(true) => CredentialState::Refused,
+        Some(false) if refused(None).await == Some(true) => CredentialState::Accepted,
+        _ => CredentialState::Unknown,
+    }
 }
 
 fn request(
@@ -171,8 +235,15 @@ fn request(
 ) -> FetchRequest {
     let mut headers = HeaderMap::new();
     headers.insert(http::header::ACCEPT, http::HeaderValue::from_static("application/json"));
-    if let Some(etag) = validator.and_then(|known| http::HeaderValue::from_str(&known.etag).ok()) {
-        headers.insert(http::header::IF_NONE_MATCH, etag);
+    let condition = validator.and_then(|known| match (&known.etag, &known.modified) {
+        (Some(etag), _) => Some((http::header::IF_NONE_MATCH, etag)),
+        (None, Some(modified)) => Some((http::header::IF_MODIFIED_SINCE, modified)),
+        (None, None) => None,
+    });
+    if let Some((name, value)) = condition
+        && let Ok(value) = http::HeaderValue::from_str(value)
+    {
+        headers.insert(name, value);
     }
     if let Some(credential) = credential {
         let pair = (

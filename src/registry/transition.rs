@@ -4,6 +4,7 @@
 //! leaves it in place. An operator's block is lifted by operators only.
 
 use super::RegistryError;
+use crate::clock::Timestamp;
 use crate::store::rows::{ConnectionRow, ConnectionStatus};
 
 /// What somebody wants done with a connection.
@@ -71,6 +72,34 @@ pub enum Side {
     Operator,
 }
 
+/// How long a requester whose request was declined waits before it may ask again: an hour, in microseconds.
+const DECLINED_REST_US: i64 = 3_600_000_000;
+
+/// Whether `side` may ask for a connection where there is `row` already.
+///
+/// # Errors
+/// [`RegistryError::Forbidden`] when it may not, [`RegistryError::Connection`] when there is nothing to ask for, or not yet.
+pub fn ask(row: &ConnectionRow, side: Side, now: Timestamp) -> Result<(), RegistryError> {
+    use ConnectionStatus::{Declined, Ended};
+    let unfit = |problem: String| Err(RegistryError::Connection { problem, current: Box::new(row.clone()) });
+    let blocked = row.blocked_by_requester || row.blocked_by_target;
+    let again = row.resolved_at.unwrap_or(row.created_at).plus_micros(DECLINED_REST_US);
+    match (side, row.status) {
+        (Side::Operator, _) if blocked => unfit("the connection is blocked: unblock it first".to_owned()),
+        _ if blocked => Err(RegistryError::Forbidden("the connection between the two agents is blocked".to_owned())),
+        (Side::Requester, Declined) if now < again => {
+            unfit(format!("the request was declined: ask again after {again}, or let the other agent ask"))
+        }
+        // Turned round, it would bind nobody.
+        (Side::Target, Declined | Ended) if row.operations_fixed => Err(RegistryError::Forbidden(
+            "an operator fixed what the other agent may call over this connection: let it ask, or an operator"
+                .to_owned(),
+        )),
+        (_, Declined | Ended) => Ok(()),
+        _ => unfit("Connection already exists".to_owned()),
+    }
+}
+
 /// `row` as it is after `action` by `side`.
 ///
 /// # Errors
@@ -111,8 +140,12 @@ pub fn apply(row: &ConnectionRow, action: Action, side: Side) -> Result<Connecti
                     (next.blocked_by_requester, next.blocked_by_target, next.block_locked) = (true, true, true);
                 }
             }
-            // To block is also to answer.
-            if status == Pending { Declined } else { status }
+            // To block is also to answer; to block whom one has asked is to take the request back.
+            match (status, side) {
+                (Pending, Side::Requester) => Ended,
+                (Pending, Side::Target | Side::Operator) => Declined,
+                (other, _) => other,
+            }
         }
         (Action::Unblock, Side::Operator, status) if blocked => {
             (next.blocked_by_requester, next.blocked_by_target, next.block_locked) = (false, false, false);
@@ -134,128 +167,17 @@ pub fn apply(row: &ConnectionRow, action: Action, side: Side) -> Result<Connecti
         }
         (Action::Unblock, _, _) => return unfit("the connection is not blocked"),
 
+        (Action::End, Side::Requester | Side::Target, Paused) => {
+            return forbidden(
+                "an operator paused this connection: only an operator can end it; to let nothing pass, block it",
+            );
+        }
+        // Or a request that was declined could be made anew at once.
+        (Action::End, Side::Requester, Declined) => Declined,
         (Action::End, _, _) => Ended,
     };
     Ok(next)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::store::rows::ConnectionLimits;
-
-    const SIDES: [Side; 3] = [Side::Requester, Side::Target, Side::Operator];
-
-    fn row(status: ConnectionStatus) -> ConnectionRow {
-        ConnectionRow {
-            id: Uuid::nil(),
-            requester_id: Uuid::from_u128(1),
-            target_id: Uuid::from_u128(2),
-            status,
-            blocked_by_requester: false,
-            blocked_by_target: false,
-            block_locked: false,
-            message: None,
-            limits: ConnectionLimits::default(),
-            ends_at: None,
-            created_at: Timestamp(0),
-            resolved_at: None,
-        }
-    }
-
-    #[test]
-    fn only_the_asked_side_or_an_operator_accepts_and_declines() {
-        for (action, becomes) in
-            [(Action::Accept, ConnectionStatus::Connected), (Action::Decline, ConnectionStatus::Declined)]
-        {
-            let pending = row(ConnectionStatus::Pending);
-            assert!(matches!(apply(&pending, action, Side::Requester), Err(RegistryError::Forbidden(_))));
-            for side in [Side::Target, Side::Operator] {
-                assert_eq!(apply(&pending, action, side).expect("allowed").status, becomes);
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_answered_is_not_answered_again() {
-        for status in [ConnectionStatus::Connected, ConnectionStatus::Declined, ConnectionStatus::Ended] {
-            for action in [Action::Accept, Action::Decline] {
-                let refused = apply(&row(status), action, Side::Target);
-                assert!(matches!(refused, Err(RegistryError::Connection { .. })), "{status:?} {action:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn pausing_is_the_operators() {
-        let connected = row(ConnectionStatus::Connected);
-        for side in [Side::Requester, Side::Target] {
-            assert!(matches!(apply(&connected, Action::Pause, side), Err(RegistryError::Forbidden(_))));
-        }
-        let paused = apply(&connected, Action::Pause, Side::Operator).expect("allowed");
-        assert_eq!(paused.status, ConnectionStatus::Paused);
-        assert!(apply(&paused, Action::Resume, Side::Requester).is_err());
-        assert_eq!(
-            apply(&paused, Action::Resume, Side::Operator).expect("allowed").status,
-            ConnectionStatus::Connected
-        );
-    }
-
-    #[test]
-    fn blocking_works_from_every_state_and_for_every_side() {
-        for status in [
-            ConnectionStatus::Pending,
-            ConnectionStatus::Connected,
-            ConnectionStatus::Declined,
-            ConnectionStatus::Paused,
-            ConnectionStatus::Ended,
-        ] {
-            for side in SIDES {
-                let next = apply(&row(status), Action::Block, side).expect("allowed");
-                assert!(next.blocked_by_requester || next.blocked_by_target, "{status:?} {side:?}");
-                assert_ne!(next.status, ConnectionStatus::Pending);
-            }
-        }
-    }
-
-    #[test]
-    fn an_operators_block_is_the_operators_to_lift() {
-        let blocked = apply(&row(ConnectionStatus::Connected), Action::Block, Side::Operator).expect("allowed");
-        for side in [Side::Requester, Side::Target] {
-            assert!(matches!(apply(&blocked, Action::Unblock, side), Err(RegistryError::Forbidden(_))));
-        }
-        let free = apply(&blocked, Action::Unblock, Side::Operator).expect("allowed");
-        assert_eq!(free, row(ConnectionStatus::Connected));
-    }
-
-    proptest! {
-        #[test]
-        fn a_blocked_side_never_undoes_the_block(
-            start in 0_usize..5,
-            steps in prop::collection::vec((0_usize..7, prop::bool::ANY), 0..40),
-            blocker_asks in prop::bool::ANY,
-        ) {
-            let statuses = [ConnectionStatus::Pending, ConnectionStatus::Connected, ConnectionStatus::Declined,
-                ConnectionStatus::Paused, ConnectionStatus::Ended];
-            let blocker = if blocker_asks { Side::Requester } else { Side::Target };
-            let other = if blocker_asks { Side::Target } else { Side::Requester };
-            let mut now = apply(&row(statuses[start]), Action::Block, blocker).expect("blocking is always allowed");
-            for (action, by_blocker) in steps {
-                let action = Action::ALL[action];
-                let side = if by_blocker { blocker } else { other };
-                if side == blocker && action == Action::Unblock {
-                    continue;
-                }
-                if let Ok(next) = apply(&now, action, side) {
-                    now = next;
-                }
-                let held = if blocker_asks { now.blocked_by_requester } else { now.blocked_by_target };
-                prop_assert!(held, "{:?} by {:?}", action, side);
-            }
-        }
-    }
-}
+mod tests;

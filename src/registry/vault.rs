@@ -3,8 +3,8 @@
 //! Promises: a stolen database reveals none of them, and none can be moved to another agent or used for another purpose:
 //! both are bound into the encryption. Knows nothing of agents beyond their ids.
 //!
-//! A sealed secret is `version (1) | key id (1) | nonce (12) | ciphertext | tag (16)`, AES-256-GCM. Version and key id are
-//! there so that a second key can be added before the first is retired.
+//! A sealed secret is `version (1) | key id (1) | nonce (12) | ciphertext | tag (16)`, AES-256-GCM. The key with id 1 is in
+//! `secrets.key`, later ones beside it in `secrets-2.key` and so on; the newest seals, each opens what it sealed.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -17,7 +17,6 @@ use aws_lc_rs::rand;
 use uuid::Uuid;
 
 const VERSION: u8 = 1;
-const KEY_ID: u8 = 1;
 const KEY_LEN: usize = 32;
 const HEAD: usize = 2 + NONCE_LEN;
 
@@ -53,6 +52,8 @@ pub enum VaultError {
     WrongLength(PathBuf),
     /// Others than the owner may read the key file.
     Exposed(PathBuf),
+    /// There have been as many keys as there are ids for.
+    NoMoreKeys,
     /// A sealed secret does not open: made with another key, for something else, or changed.
     Unreadable,
     /// The cryptographic library failed.
@@ -72,6 +73,7 @@ impl fmt::Display for VaultError {
             Self::Unreadable => f.write_str(
                 "a stored secret does not open with this key file: restore the key file that belongs to the database",
             ),
+            Self::NoMoreKeys => f.write_str("the key has been changed 254 times, and there is no id for another one"),
             Self::Failed => f.write_str("the cryptographic library refused to work"),
         }
     }
@@ -81,7 +83,8 @@ impl std::error::Error for VaultError {}
 
 /// The open vault.
 pub struct Vault {
-    key: LessSafeKey,
+    /// By id, the newest last; never empty.
+    keys: Vec<(u8, LessSafeKey)>,
 }
 
 impl fmt::Debug for Vault {
@@ -91,14 +94,21 @@ impl fmt::Debug for Vault {
 }
 
 impl Vault {
-    /// Opens the key file at `path`, or makes one that only its owner can read.
+    /// Opens the key file at `path` and those of later keys beside it, or makes one that only its owner can read.
     ///
     /// # Errors
     /// When the file cannot be read or made, others can read it, or it is no key.
     pub fn open(path: &Path) -> Result<Self, VaultError> {
-        let bytes = key_file(path)?;
-        let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| VaultError::Failed)?;
-        Ok(Self { key: LessSafeKey::new(key) })
+        let mut files = super::vault_keys::files(path)?;
+        if files.is_empty() {
+            files.push((1, path.to_owned()));
+        }
+        let mut keys = Vec::with_capacity(files.len());
+        for (id, file) in files {
+            let key = UnboundKey::new(&AES_256_GCM, &key_file(&file)?).map_err(|_| VaultError::Failed)?;
+            keys.push((id, LessSafeKey::new(key)));
+        }
+        Ok(Self { keys })
     }
 
     /// Encrypts `secret` for one purpose of one agent.
@@ -109,16 +119,16 @@ impl Vault {
         // Random nonces of 96 bits: safe for some 2^32 secrets under one key.
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).map_err(|_| VaultError::Failed)?;
-        let mut sealed = vec![VERSION, KEY_ID];
+        let (id, key) = self.keys.last().ok_or(VaultError::Failed)?;
+        let mut sealed = vec![VERSION, *id];
         sealed.extend_from_slice(&nonce);
         let mut body = secret.to_vec();
-        self.key
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(context(purpose, agent)),
-                &mut body,
-            )
-            .map_err(|_| VaultError::Failed)?;
+        key.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(context(purpose, agent)),
+            &mut body,
+        )
+        .map_err(|_| VaultError::Failed)?;
         sealed.extend_from_slice(&body);
         Ok(sealed)
     }
@@ -128,12 +138,13 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Unreadable`] for anything else.
     pub fn open_secret(&self, purpose: Purpose, agent: Uuid, sealed: &[u8]) -> Result<Vec<u8>, VaultError> {
-        if sealed.len() < HEAD || sealed[..2] != [VERSION, KEY_ID] {
+        if sealed.len() < HEAD || sealed[0] != VERSION {
             return Err(VaultError::Unreadable);
         }
+        let (_, key) = self.keys.iter().find(|(id, _)| *id == sealed[1]).ok_or(VaultError::Unreadable)?;
         let nonce = Nonce::try_assume_unique_for_key(&sealed[2..HEAD]).map_err(|_| VaultError::Unreadable)?;
         let mut body = sealed[HEAD..].to_vec();
-        let plain = self.key.open_in_place(nonce, Aad::from(context(purpose, agent)), &mut body);
+        let plain = key.open_in_place(nonce, Aad::from(context(purpose, agent)), &mut body);
         let length = plain.map_err(|_| VaultError::Unreadable)?.len();
         body.truncate(length);
         Ok(body)

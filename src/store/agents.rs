@@ -4,24 +4,12 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite, Transaction, query::Query};
 use uuid::Uuid;
 
-use super::rows::{AdminEvent, AdminState, AgentRow, AgentTimeouts, HealthStatus, HeldCard, KeyRow, PushMode};
-use super::{Store, StoreError, columns, events, keys};
+use super::rows::{
+    AdminEvent, AdminState, AgentRow, AgentTimeouts, ConnectionRow, HealthStatus, HeldCard, KeyRow, PushMode,
+};
+use super::search::skill_terms;
+use super::{Store, StoreError, columns, connections, events, keys};
 use crate::clock::Timestamp;
-
-/// Which agents a list shows. What is not asked for does not filter.
-#[derive(Clone, Debug, Default)]
-pub struct AgentFilter {
-    /// Part of name, description or slug, whatever the case.
-    pub text: Option<String>,
-    /// A skill's whole name, id or tag, whatever the case.
-    pub skill: Option<String>,
-    /// Health as shown to people; `online` includes degraded ones.
-    pub health: Option<HealthStatus>,
-    /// The provider's whole name, whatever the case.
-    pub provider: Option<String>,
-    /// Only what strangers may see: listed, active, with an endpoint.
-    pub public_only: bool,
-}
 
 pub(super) fn read(row: &SqliteRow) -> Result<AgentRow, StoreError> {
     Ok(AgentRow {
@@ -74,30 +62,6 @@ fn held_card(row: &SqliteRow) -> Result<Option<HeldCard>, StoreError> {
     let at = columns::optional_time(row, "held_card_at")?;
     let reason = columns::optional_text(row, "held_card_reason")?.unwrap_or_default();
     Ok(json.zip(at).map(|(json, at)| HeldCard { json, at, reason }))
-}
-
-/// Names, ids and tags of the skills in lower case, each between newlines: what a search for a skill is held against.
-fn skill_terms(skills_json: &str) -> String {
-    let skills: Vec<serde_json::Value> = serde_json::from_str(skills_json).unwrap_or_default();
-    let mut terms = String::from("\n");
-    for skill in &skills {
-        let tags = skill["tags"].as_array().into_iter().flatten();
-        for term in [&skill["name"], &skill["id"]].into_iter().chain(tags).filter_map(|term| term.as_str()) {
-            terms.push_str(&one_line(term));
-            terms.push('\n');
-        }
-    }
-    terms
-}
-
-fn one_line(text: &str) -> String {
-    text.trim().to_lowercase().replace('\n', " ")
-}
-
-/// `text` as a LIKE pattern that finds it anywhere, with `\` as the escape.
-fn containing(text: &str) -> String {
-    let escaped = text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
-    format!("%{escaped}%")
 }
 
 type SqliteQuery = Query<'static, Sqlite, SqliteArguments>;
@@ -230,6 +194,29 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
+    /// Adds an agent that waits for approval with its first key, if fewer than `most` wait.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] when as many wait, else as for [`Store::add_agent`].
+    pub async fn add_pending_agent(
+        &self,
+        agent: &AgentRow,
+        key: &KeyRow,
+        most: u32,
+        event: &AdminEvent,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        let waiting: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM agents WHERE state = 'pending'").fetch_one(&mut *tx).await?;
+        if waiting >= i64::from(most) {
+            return Err(StoreError::Full);
+        }
+        insert(&mut tx, agent).await?;
+        keys::insert(&mut tx, key).await?;
+        events::write(&mut tx, event).await?;
+        Ok(tx.commit().await?)
+    }
+
     /// Changes an agent in one transaction: `change` gets the row as it is and leaves it as it shall be. A new slug is
     /// added to those the agent answers to; the old one keeps leading to it.
     ///
@@ -256,11 +243,18 @@ impl Store {
         Ok(row)
     }
 
-    /// Marks an agent deleted; its keys and secrets go, its connections end, its endpoint is free again.
+    /// Marks an agent deleted; its keys and secrets go, its endpoint is free again, and its connections become what `end`
+    /// makes of them, each with an event of its own.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown or deleted agent.
-    pub async fn delete_agent(&self, id: Uuid, at: Timestamp, event: &AdminEvent) -> Result<(), StoreError> {
+    pub async fn delete_agent(
+        &self,
+        id: Uuid,
+        at: Timestamp,
+        event: &AdminEvent,
+        end: impl Fn(&ConnectionRow) -> (ConnectionRow, AdminEvent) + Send,
+    ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
             "UPDATE agents SET state = 'deleted', signing_secret = x'', next_signing_secret = NULL, \
@@ -275,11 +269,16 @@ impl Store {
             return Err(StoreError::NotFound);
         }
         sqlx::query("DELETE FROM api_keys WHERE agent_id = $1").bind(id.to_string()).execute(&mut *tx).await?;
-        sqlx::query("UPDATE connections SET status = 'ended', resolved_at = $2 WHERE (requester_id = $1 OR target_id = $1) AND status <> 'ended'")
-            .bind(id.to_string())
-            .bind(at.to_string())
-            .execute(&mut *tx)
-            .await?;
+        let open =
+            sqlx::query("SELECT * FROM connections WHERE (requester_id = $1 OR target_id = $1) AND status <> 'ended'")
+                .bind(id.to_string())
+                .fetch_all(&mut *tx)
+                .await?;
+        for found in &open {
+            let (ended, event) = end(&connections::read(found)?);
+            connections::write(&mut tx, &ended).await?;
+            events::write(&mut tx, &event).await?;
+        }
         events::write(&mut tx, event).await?;
         Ok(tx.commit().await?)
     }
@@ -306,6 +305,19 @@ impl Store {
         row.fetch_optional(&self.reader).await?.as_ref().map(read).transpose()
     }
 
+    /// A deleted agent, by its id or a slug it had when it was deleted.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn deleted_agent(&self, reference: &str) -> Result<Option<AgentRow>, StoreError> {
+        let row = sqlx::query(
+            "SELECT * FROM agents WHERE state = 'deleted' \
+             AND id IN ($1, (SELECT agent_id FROM agent_slugs WHERE slug = $1))",
+        )
+        .bind(reference.to_owned());
+        row.fetch_optional(&self.reader).await?.as_ref().map(read).transpose()
+    }
+
     /// How many slugs an agent has or had.
     ///
     /// # Errors
@@ -313,104 +325,5 @@ impl Store {
     pub async fn slug_count(&self, id: Uuid) -> Result<i64, StoreError> {
         let count = sqlx::query_scalar("SELECT COUNT(*) FROM agent_slugs WHERE agent_id = $1").bind(id.to_string());
         Ok(count.fetch_one(&self.reader).await?)
-    }
-
-    /// Agents that pass `filter`, newest first, and how many there are in all.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn agents(
-        &self,
-        filter: &AgentFilter,
-        limit: u32,
-        offset: u32,
-    ) -> Result<(Vec<AgentRow>, i64), StoreError> {
-        macro_rules! matching {
-            ($what:literal, $rest:literal) => {
-                concat!(
-                    "SELECT ",
-                    $what,
-                    " FROM agents WHERE state <> 'deleted' \
-                     AND ($1 = 0 OR (state = 'active' AND listed = 1 AND endpoint_url IS NOT NULL)) \
-                     AND ($2 IS NULL OR search_text LIKE $2 ESCAPE '\\') \
-                     AND ($3 IS NULL OR skill_terms LIKE $3 ESCAPE '\\') \
-                     AND ($4 IS NULL OR health = $4 OR ($4 = 'online' AND health = 'degraded')) \
-                     AND ($5 IS NULL OR lower(provider) = lower($5))",
-                    $rest
-                )
-            };
-        }
-        let text = filter.text.as_ref().map(|text| containing(&text.to_lowercase()));
-        let skill = filter.skill.as_ref().map(|skill| containing(&format!("\n{}\n", one_line(skill))));
-        let health = filter.health.map(HealthStatus::as_str);
-        let provider = filter.provider.clone();
-        // Page and total of one moment.
-        let mut tx = self.reader.begin().await?;
-        let rows = sqlx::query(matching!("*", " ORDER BY created_at DESC, id DESC LIMIT $6 OFFSET $7"))
-            .bind(i64::from(filter.public_only))
-            .bind(text.clone())
-            .bind(skill.clone())
-            .bind(health)
-            .bind(provider.clone())
-            .bind(i64::from(limit))
-            .bind(i64::from(offset))
-            .fetch_all(&mut *tx)
-            .await?;
-        let total = sqlx::query_scalar(matching!("COUNT(*)", ""))
-            .bind(i64::from(filter.public_only))
-            .bind(text)
-            .bind(skill)
-            .bind(health)
-            .bind(provider)
-            .fetch_one(&mut *tx)
-            .await?;
-        Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
-    }
-
-    /// Agents with an endpoint that were never probed, or not since `before`; at most `limit`, the longest waiting first.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn agents_to_probe(&self, before: Timestamp, limit: u32) -> Result<Vec<AgentRow>, StoreError> {
-        sqlx::query(
-            "SELECT * FROM agents WHERE state = 'active' AND endpoint_url IS NOT NULL \
-             AND (health_checked_at IS NULL OR health_checked_at <= $1) \
-             ORDER BY health_checked_at NULLS FIRST, id LIMIT $2",
-        )
-        .bind(before.to_string())
-        .bind(i64::from(limit))
-        .fetch_all(&self.reader)
-        .await?
-        .iter()
-        .map(read)
-        .collect()
-    }
-
-    /// Writes what a probe of `probed` found: health, card and skills as in `found`. Nothing is written when the agent's
-    /// endpoint or card address was changed meanwhile; `false` then.
-    ///
-    /// # Errors
-    /// When the database cannot be written.
-    pub async fn set_health(&self, probed: &AgentRow, found: &AgentRow) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE agents SET health = $4, health_reason = $5, health_checked_at = $6, card = $7, card_fetched_at = $8, \
-             skills = CASE WHEN skills = $9 THEN $10 ELSE skills END, \
-             skill_terms = CASE WHEN skills = $9 THEN $11 ELSE skill_terms END \
-             WHERE id = $1 AND endpoint_url IS $2 AND card_url IS $3 AND state <> 'deleted'",
-        )
-        .bind(probed.id.to_string())
-        .bind(probed.endpoint_url.clone())
-        .bind(probed.card_url.clone())
-        .bind(found.health.as_str())
-        .bind(found.health_reason.clone())
-        .bind(columns::time_text(found.health_checked_at))
-        .bind(found.card_json.clone())
-        .bind(columns::time_text(found.card_fetched_at))
-        .bind(probed.skills_json.clone())
-        .bind(found.skills_json.clone())
-        .bind(skill_terms(&found.skills_json))
-        .execute(&self.writer)
-        .await?;
-        Ok(done.rows_affected() == 1)
     }
 }

@@ -31,6 +31,8 @@ pub struct CallFilter {
     pub decision: Option<String>,
     /// The operation's v1.0 name.
     pub operation: Option<String>,
+    /// Why it was refused or cut.
+    pub reason: Option<String>,
     /// The status the caller was given.
     pub status: Option<u16>,
     /// Arrived then or later.
@@ -89,6 +91,50 @@ impl Store {
         u64::try_from(sum).map_err(|_| StoreError::Corrupt(format!("proxy_calls.calls sums to {sum}")))
     }
 
+    /// The rows recorded after `after`, in the order they were recorded in: ascending by (`node_id`, `seq`). Without `after`, the
+    /// newest `limit` of each node.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or holds what this version cannot read.
+    pub async fn recorded_calls(
+        &self,
+        filter: &CallFilter,
+        after: &[(Uuid, i64)],
+        limit: u32,
+    ) -> Result<Vec<CallRow>, StoreError> {
+        let limit = limit.clamp(1, CallPage::LIMIT_MAX);
+        let mut rows: Vec<CallRow> = Vec::new();
+        let mut last = String::new();
+        // One step in the index for each node: reading them all with DISTINCT looks at every row.
+        while let Some(node) =
+            sqlx::query_scalar::<_, Option<String>>("SELECT min(node_id) FROM proxy_calls WHERE node_id > ?")
+                .bind(&last)
+                .fetch_one(&self.reader)
+                .await?
+        {
+            let seen = after.iter().find(|(id, _)| id.to_string() == node).map(|(_, seq)| *seq);
+            // Whoever has read before misses nothing, whoever begins wants what is new.
+            let begins = after.is_empty();
+            let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
+            query.push(COLUMNS.join(", ")).push(" FROM proxy_calls WHERE node_id = ").push_bind(node.clone());
+            query.push(" AND seq > ").push_bind(seen.unwrap_or(0));
+            conditions(&mut query, filter);
+            query.push(if begins { " ORDER BY seq DESC LIMIT " } else { " ORDER BY seq LIMIT " }).push_bind(limit);
+            let mut found: Vec<CallRow> =
+                query.build().fetch_all(&self.reader).await?.iter().map(call_row).collect::<Result<_, _>>()?;
+            if begins {
+                found.reverse();
+            }
+            rows.extend(found);
+            last = node;
+        }
+        // What is cut off comes with the next page; a first page shows the newest of every node.
+        if !after.is_empty() {
+            rows.truncate(limit as usize);
+        }
+        Ok(rows)
+    }
+
     async fn select_calls(&self, filter: &CallFilter, page: &CallPage) -> Result<Vec<CallRow>, StoreError> {
         let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
         query.push(COLUMNS.join(", ")).push(" FROM proxy_calls WHERE 1");
@@ -134,6 +180,7 @@ fn conditions(query: &mut QueryBuilder<Sqlite>, filter: &CallFilter) {
         (" AND outcome = ", &filter.outcome),
         (" AND decision = ", &filter.decision),
         (" AND operation = ", &filter.operation),
+        (" AND reason = ", &filter.reason),
         (" AND task_id = ", &filter.task_id),
         (" AND context_id = ", &filter.context_id),
     ];
@@ -193,6 +240,8 @@ pub(super) fn call_row(row: &SqliteRow) -> Result<CallRow, StoreError> {
         latency_ms: row.try_get("latency_ms")?,
         calls: row.try_get("calls")?,
         trace_id: row.try_get("trace_id")?,
+        limit_name: row.try_get("limit_name")?,
+        limit_left: row.try_get("limit_left")?,
         called_at: Timestamp::parse(&called_at)
             .map_err(|_| StoreError::Corrupt(format!("proxy_calls.called_at = {called_at}")))?,
         leaf_hash: bytes(row, "leaf_hash")?,
@@ -251,6 +300,7 @@ mod tests {
                 outcome: one_of(["completed", "refused", "timeout"]),
                 decision: one_of(["allowed", "refused", "allowed"]),
                 operation: one_of(["GetTask", "SendMessage", "Unknown"]),
+                reason: (seq % 3 == 1).then(|| "loop".to_owned()),
                 status_code: 200 + seq % 3,
                 task_id: Some(format!("task {seq}")),
                 context_id: Some(format!("context {}", seq % 3)),
@@ -289,13 +339,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_follows_the_record_sees_every_row_once_in_its_order() {
+        let (_dir, store) = store().await;
+        let mut all = rows(7);
+        for row in &mut all[5..] {
+            row.node_id = Uuid::from_u128(9);
+        }
+        store.commit_drained(&DrainBatch { rows: all.clone(), ..DrainBatch::default() }).await.expect("commit");
+        let none = CallFilter::default();
+        let first = store.recorded_calls(&none, &[], 2).await.expect("rows");
+        assert_eq!(first.iter().map(|row| row.seq).collect::<Vec<_>>(), [4, 5, 6, 7], "the newest of each node");
+        let (mut after, mut seen) = (vec![(NODE, 1), (Uuid::from_u128(9), 0)], Vec::new());
+        while let rows = store.recorded_calls(&none, &after, 2).await.expect("rows")
+            && !rows.is_empty()
+        {
+            for row in rows {
+                after.retain(|(node, _)| *node != row.node_id);
+                after.push((row.node_id, row.seq));
+                seen.push(row.seq);
+            }
+        }
+        assert_eq!(seen, [2, 3, 4, 5, 6, 7]);
+    }
+
+    #[tokio::test]
     async fn every_condition_selects_what_it_names() {
         let (_dir, store, rows) = filled(60).await;
         let text = |text: &str| Some(text.to_owned());
         let one = Uuid::from_u128(1);
         let none = CallFilter::default;
         type Matches = fn(&CallRow) -> bool;
-        let cases: [(CallFilter, Matches); 13] = [
+        let cases: [(CallFilter, Matches); 14] = [
             (CallFilter { agent: Some(one), ..none() }, |row| {
                 [row.target_agent_id, row.caller_agent_id].contains(&Some(Uuid::from_u128(1)))
             }),
@@ -306,6 +380,7 @@ mod tests {
             (CallFilter { outcome: text("timeout"), ..none() }, |row| row.outcome == "timeout"),
             (CallFilter { decision: text("allowed"), ..none() }, |row| row.decision == "allowed"),
             (CallFilter { operation: text("Unknown"), ..none() }, |row| row.operation == "Unknown"),
+            (CallFilter { reason: text("loop"), ..none() }, |row| row.reason.as_deref() == Some("loop")),
             (CallFilter { status: Some(201), ..none() }, |row| row.status_code == 201),
             (CallFilter { since: Some(rows[20].called_at), ..none() }, |row| row.called_at.0 >= 1_700_000_000_000_010),
             (CallFilter { until: Some(rows[20].called_at), ..none() }, |row| row.called_at.0 < 1_700_000_000_000_010),

@@ -52,10 +52,12 @@ pub(super) const COLUMNS: &[&str] = &[
     "ttfb_ms",
     "calls",
     "trace_id",
+    "limit_name",
+    "limit_left",
     "leaf_hash",
 ];
 
-/// Rows per statement, largest first: few sizes, so that each is prepared once; at most 39 * 256 variables.
+/// Rows per statement, largest first: few sizes, so that each is prepared once; at most 41 * 256 variables.
 const STATEMENT_ROWS: [usize; 4] = [256, 32, 4, 1];
 
 /// Limits per statement.
@@ -341,6 +343,8 @@ fn bind<'q>(query: Query<'q>, row: &CallRow) -> Query<'q> {
         .bind(row.ttfb_ms)
         .bind(row.calls)
         .bind(row.trace_id.as_deref())
+        .bind(row.limit_name.as_deref())
+        .bind(row.limit_left)
         .bind(row.leaf_hash.as_slice())
 }
 

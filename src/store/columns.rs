@@ -5,6 +5,7 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::StoreError;
+use crate::a2a::OperationSet;
 use crate::clock::Timestamp;
 
 fn corrupt(column: &str, value: &str) -> StoreError {
@@ -42,6 +43,11 @@ pub(super) fn optional_u32(row: &SqliteRow, column: &str) -> Result<Option<u32>,
     value.map(|n| u32::try_from(n).map_err(|_| corrupt(column, &n.to_string()))).transpose()
 }
 
+pub(super) fn optional_u64(row: &SqliteRow, column: &str) -> Result<Option<u64>, StoreError> {
+    let value: Option<i64> = row.try_get(column)?;
+    value.map(|n| u64::try_from(n).map_err(|_| corrupt(column, &n.to_string()))).transpose()
+}
+
 pub(super) fn digest(row: &SqliteRow, column: &str) -> Result<[u8; 32], StoreError> {
     let bytes: Vec<u8> = row.try_get(column)?;
     bytes.try_into().map_err(|_| corrupt(column, "a digest of another length"))
@@ -55,6 +61,18 @@ pub(super) fn word<T>(row: &SqliteRow, column: &str, read: fn(&str) -> Option<T>
 pub(super) fn list(row: &SqliteRow, column: &str) -> Result<Vec<String>, StoreError> {
     let text = text(row, column)?;
     serde_json::from_str(&text).map_err(|_| corrupt(column, &text))
+}
+
+/// A set of operations as a JSON list of names, where there is one.
+pub(super) fn operations(row: &SqliteRow, column: &str) -> Result<Option<OperationSet>, StoreError> {
+    let Some(text) = optional_text(row, column)? else { return Ok(None) };
+    let names: Vec<String> = serde_json::from_str(&text).map_err(|_| corrupt(column, &text))?;
+    OperationSet::from_names(&names).map(Some).map_err(|_| corrupt(column, &text))
+}
+
+/// Such a set as text, where there is one.
+pub(super) fn operations_text(set: Option<OperationSet>) -> Option<String> {
+    set.map(|set| serde_json::Value::from(set.names().collect::<Vec<_>>()).to_string())
 }
 
 /// A list as JSON text.

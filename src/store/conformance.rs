@@ -8,7 +8,7 @@ use super::rows::{
     AdminEvent, AdminState, AgentRow, AgentTimeouts, ConnectionLimits, ConnectionRow, ConnectionStatus, HealthStatus,
     KeyRow, PushMode,
 };
-use super::{AgentFilter, EventFilter, EventPage, Store, StoreError};
+use super::{AgentFilter, AgentPage, ConnectionFilter, EventFilter, EventPage, Store, StoreError};
 use crate::clock::Timestamp;
 
 macro_rules! on_sqlite {
@@ -90,6 +90,7 @@ pub(crate) fn key(agent: &AgentRow) -> KeyRow {
         expires_at: None,
         last_used_at: None,
         created_at: Timestamp(1),
+        replaces: None,
     }
 }
 
@@ -116,8 +117,12 @@ fn connection(requester: Uuid, target: Uuid) -> ConnectionRow {
         blocked_by_target: false,
         block_locked: false,
         message: None,
+        purpose: None,
+        operations: None,
+        operations_fixed: false,
         limits: ConnectionLimits::default(),
         ends_at: None,
+        review_at: None,
         created_at: Timestamp(1),
         resolved_at: None,
     }
@@ -131,6 +136,14 @@ async fn added(store: &Store, slug: &str) -> AgentRow {
     let row = agent(slug);
     add(store, &row).await.expect("adds");
     row
+}
+
+async fn delete(store: &Store, row: &AgentRow) -> Result<(), StoreError> {
+    let end = |tie: &ConnectionRow| {
+        let ended = ConnectionRow { status: ConnectionStatus::Ended, ..tie.clone() };
+        (ended, event("connection.end", tie.id))
+    };
+    store.delete_agent(row.id, Timestamp(9), &event("agent.delete", row.id), end).await
 }
 
 mod suite {
@@ -236,8 +249,8 @@ mod suite {
             .settle_pair(row.id, peer.id, |_| Ok::<_, StoreError>((wish, event("connection.request", row.id))))
             .await
             .expect("settles");
-        store.delete_agent(row.id, Timestamp(9), &event("agent.delete", row.id)).await.expect("deletes");
-        let again = store.delete_agent(row.id, Timestamp(9), &event("agent.delete", row.id)).await;
+        delete(store, &row).await.expect("deletes");
+        let again = delete(store, &row).await;
         assert!(matches!(again, Err(StoreError::NotFound)));
         assert_eq!(store.agent(row.id).await.expect("reads"), None);
         assert_eq!(store.agent_by_slug("gone").await.expect("reads"), None);
@@ -255,7 +268,7 @@ mod suite {
         heir.endpoint_url = None;
         let live = store.add_agent(&heir, &key(&heir), true, &event("agent.create", heir.id)).await;
         assert!(matches!(live, Err(StoreError::Conflict(_))), "a living agent keeps its slug");
-        store.delete_agent(row.id, Timestamp(9), &event("agent.delete", row.id)).await.expect("deletes");
+        delete(store, &row).await.expect("deletes");
         assert!(matches!(add(store, &heir).await, Err(StoreError::Conflict(_))));
         store.add_agent(&heir, &key(&heir), true, &event("agent.create", heir.id)).await.expect("reclaims");
         assert_eq!(store.agent_by_slug("name").await.expect("reads").map(|row| row.id), Some(heir.id));
@@ -284,7 +297,7 @@ mod suite {
             });
         }
         assert_eq!(tasks.join_all().await.into_iter().filter(|made| *made).count(), 1);
-        assert_eq!(store.connections(None, "all", 100, 0).await.expect("reads").len(), 1);
+        assert_eq!(store.connections(&ConnectionFilter::default(), None, 100, 0).await.expect("reads").len(), 1);
         // And the database itself refuses a second row, should the code ever forget to look.
         for (id, from, to) in [("x", a, b), ("y", b, a)] {
             let second = sqlx::query(
@@ -316,7 +329,7 @@ mod suite {
         let more = key(&row);
         store.add_key(&more, 5, &event("key.create", more.id)).await.expect("adds");
         store.remove_key(more.id, &event("key.revoke", more.id)).await.expect("removes");
-        store.delete_agent(row.id, Timestamp(9), &event("agent.delete", row.id)).await.expect("deletes");
+        delete(store, &row).await.expect("deletes");
         let seen: Vec<String> = store
             .admin_events(&EventFilter::default(), &EventPage::newest(10))
             .await
@@ -348,30 +361,30 @@ mod suite {
         }
         for skill in ["sums", "CALC", "maths"] {
             let filter = AgentFilter { skill: Some(skill.to_owned()), ..AgentFilter::default() };
-            let (page, total) = store.agents(&filter, 4, 4).await.expect("reads");
+            let (page, total) = store.agents(&filter, 4, AgentPage::Offset(4)).await.expect("reads");
             assert_eq!(total, 10, "{skill}");
             let slugs: Vec<&str> = page.iter().map(|row| row.slug.as_str()).collect();
             assert_eq!(slugs, ["agent-15", "agent-12", "agent-09", "agent-06"]);
         }
         let part = AgentFilter { skill: Some("sum".to_owned()), ..AgentFilter::default() };
-        assert_eq!(store.agents(&part, 9, 0).await.expect("reads").1, 0);
+        assert_eq!(store.agents(&part, 9, AgentPage::Offset(0)).await.expect("reads").1, 0);
         let online = AgentFilter { health: Some(HealthStatus::Online), public_only: true, ..AgentFilter::default() };
         assert_eq!(
-            store.agents(&online, 1, 0).await.expect("reads").1,
+            store.agents(&online, 1, AgentPage::Offset(0)).await.expect("reads").1,
             29,
             "degraded is online, unlisted is not shown"
         );
         let text = AgentFilter { text: Some("NT-2".to_owned()), ..AgentFilter::default() };
-        assert_eq!(store.agents(&text, 1, 0).await.expect("reads").1, 10);
+        assert_eq!(store.agents(&text, 1, AgentPage::Offset(0)).await.expect("reads").1, 10);
     }
 
     pub(super) async fn search_text_is_no_pattern(store: &Store) {
         added(store, "abc").await;
         for hostile in ["%", "_", "a%c", "\\", "' OR 1=1 --"] {
             let filter = AgentFilter { text: Some(hostile.to_owned()), ..AgentFilter::default() };
-            assert_eq!(store.agents(&filter, 9, 0).await.expect("reads").1, 0, "{hostile}");
+            assert_eq!(store.agents(&filter, 9, AgentPage::Offset(0)).await.expect("reads").1, 0, "{hostile}");
             let filter = AgentFilter { skill: Some(hostile.to_owned()), ..AgentFilter::default() };
-            assert_eq!(store.agents(&filter, 9, 0).await.expect("reads").1, 0, "{hostile}");
+            assert_eq!(store.agents(&filter, 9, AgentPage::Offset(0)).await.expect("reads").1, 0, "{hostile}");
         }
     }
 
@@ -379,7 +392,7 @@ mod suite {
         let row = added(store, "mover").await;
         let mut found = row.clone();
         (found.health, found.health_checked_at) = (HealthStatus::Online, Some(Timestamp(5)));
-        assert!(store.set_health(&row, &found).await.expect("writes"));
+        assert!(store.set_health(&row, &found, Timestamp(9), None).await.expect("writes"));
         let moved = store
             .change_agent(row.id, |row| {
                 row.endpoint_url = Some("https://elsewhere.example/".to_owned());
@@ -388,7 +401,7 @@ mod suite {
             })
             .await
             .expect("moves");
-        assert!(!store.set_health(&row, &found).await.expect("writes"));
+        assert!(!store.set_health(&row, &found, Timestamp(9), None).await.expect("writes"));
         assert_eq!(store.agent(row.id).await.expect("reads"), Some(moved));
     }
 
@@ -401,7 +414,7 @@ mod suite {
                 .await;
             settled.expect("settles");
         }
-        store.delete_agent(c.id, Timestamp(9), &event("agent.delete", c.id)).await.expect("deletes");
+        delete(store, &c).await.expect("deletes");
         let rows = store.directory_rows().await.expect("reads");
         assert_eq!(rows.agents.len(), 2);
         assert_eq!(rows.keys.len(), 2);

@@ -6,6 +6,28 @@ use uuid::Uuid;
 
 use super::rows::{AdminEvent, ConnectionLimits, ConnectionRow, ConnectionStatus};
 use super::{Store, StoreError, columns, events};
+use crate::clock::Timestamp;
+
+/// Which connections are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionFilter<'a> {
+    /// One of the two sides.
+    pub agent: Option<Uuid>,
+    /// The side that was asked.
+    pub asked: Option<Uuid>,
+    /// The status as shown (`blocked` where a mark is set), `open` (all but ended ones) or `all`.
+    pub status: &'a str,
+    /// To be looked at again by then.
+    pub review_by: Option<Timestamp>,
+    /// Ends by then.
+    pub ends_by: Option<Timestamp>,
+}
+
+impl Default for ConnectionFilter<'_> {
+    fn default() -> Self {
+        Self { agent: None, asked: None, status: "all", review_by: None, ends_by: None }
+    }
+}
 
 pub(super) fn read(row: &SqliteRow) -> Result<ConnectionRow, StoreError> {
     Ok(ConnectionRow {
@@ -17,6 +39,9 @@ pub(super) fn read(row: &SqliteRow) -> Result<ConnectionRow, StoreError> {
         blocked_by_target: columns::flag(row, "blocked_by_target")?,
         block_locked: columns::flag(row, "block_locked")?,
         message: columns::optional_text(row, "message")?,
+        purpose: columns::optional_text(row, "purpose")?,
+        operations: columns::operations(row, "operations")?,
+        operations_fixed: columns::flag(row, "operations_fixed")?,
         limits: ConnectionLimits {
             rate: columns::optional_u32(row, "rate")?,
             period_ms: columns::optional_u32(row, "period_ms")?.map(u64::from),
@@ -25,6 +50,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<ConnectionRow, StoreError> {
             streams: columns::optional_u32(row, "streams")?,
         },
         ends_at: columns::optional_time(row, "ends_at")?,
+        review_at: columns::optional_time(row, "review_at")?,
         created_at: columns::time(row, "created_at")?,
         resolved_at: columns::optional_time(row, "resolved_at")?,
     })
@@ -33,14 +59,17 @@ pub(super) fn read(row: &SqliteRow) -> Result<ConnectionRow, StoreError> {
 pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, row: &ConnectionRow) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO connections (id, requester_id, target_id, status, blocked_by_requester, blocked_by_target, \
-         block_locked, message, rate, period_ms, burst, daily, streams, ends_at, created_at, resolved_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) \
+         block_locked, message, rate, period_ms, burst, daily, streams, ends_at, created_at, resolved_at, \
+         purpose, operations, operations_fixed, review_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20) \
          ON CONFLICT (id) DO UPDATE SET requester_id = excluded.requester_id, target_id = excluded.target_id, \
          status = excluded.status, blocked_by_requester = excluded.blocked_by_requester, \
          blocked_by_target = excluded.blocked_by_target, block_locked = excluded.block_locked, \
          message = excluded.message, rate = excluded.rate, period_ms = excluded.period_ms, burst = excluded.burst, \
          daily = excluded.daily, streams = excluded.streams, ends_at = excluded.ends_at, \
-         created_at = excluded.created_at, resolved_at = excluded.resolved_at",
+         created_at = excluded.created_at, resolved_at = excluded.resolved_at, purpose = excluded.purpose, \
+         operations = excluded.operations, operations_fixed = excluded.operations_fixed, \
+         review_at = excluded.review_at",
     )
     .bind(row.id.to_string())
     .bind(row.requester_id.to_string())
@@ -58,6 +87,10 @@ pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, row: &Connectio
     .bind(columns::time_text(row.ends_at))
     .bind(row.created_at.to_string())
     .bind(columns::time_text(row.resolved_at))
+    .bind(row.purpose.clone())
+    .bind(columns::operations_text(row.operations))
+    .bind(i64::from(row.operations_fixed))
+    .bind(columns::time_text(row.review_at))
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -138,15 +171,14 @@ impl Store {
         row.await?.as_ref().map(read).transpose()
     }
 
-    /// Connections, newest first: of one agent where one is named, of all otherwise. `status` is the status as shown
-    /// (`blocked` where a mark is set), `open` (all but ended ones) or `all`.
+    /// Connections that pass `filter`, newest first, from after the one that `after` names on.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn connections(
         &self,
-        agent: Option<Uuid>,
-        status: &str,
+        filter: &ConnectionFilter<'_>,
+        after: Option<(Timestamp, Uuid)>,
         limit: u32,
         offset: u32,
     ) -> Result<Vec<ConnectionRow>, StoreError> {
@@ -155,12 +187,21 @@ impl Store {
              ELSE status END AS shown FROM connections) AS c \
              WHERE ($1 IS NULL OR requester_id = $1 OR target_id = $1) \
              AND ($2 = 'all' OR shown = $2 OR ($2 = 'open' AND shown <> 'ended')) \
+             AND ($5 IS NULL OR target_id = $5) \
+             AND ($6 IS NULL OR (review_at <= $6 AND shown IN ('pending', 'connected', 'paused'))) \
+             AND ($7 IS NULL OR (ends_at <= $7 AND shown IN ('pending', 'connected', 'paused'))) \
+             AND ($8 IS NULL OR (created_at, id) < ($8, $9)) \
              ORDER BY created_at DESC, id DESC LIMIT $3 OFFSET $4",
         )
-        .bind(agent.map(|id| id.to_string()))
-        .bind(status.to_owned())
+        .bind(filter.agent.map(|id| id.to_string()))
+        .bind(filter.status.to_owned())
         .bind(i64::from(limit))
         .bind(i64::from(offset))
+        .bind(filter.asked.map(|id| id.to_string()))
+        .bind(columns::time_text(filter.review_by))
+        .bind(columns::time_text(filter.ends_by))
+        .bind(after.map(|(at, _)| at.to_string()))
+        .bind(after.map(|(_, id)| id.to_string()))
         .fetch_all(&self.reader)
         .await?
         .iter()

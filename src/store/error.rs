@@ -7,6 +7,8 @@ use std::fmt;
 pub enum StoreError {
     /// A unique value is taken; holds the column (`agents.slug`).
     Conflict(String),
+    /// As many as may be are there already.
+    Full,
     /// Nothing matches.
     NotFound,
     /// A stored value cannot be read: the database was changed by hand or by another version.
@@ -26,6 +28,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Conflict(what) => write!(f, "already taken: {what}"),
+            Self::Full => f.write_str("no more of these are taken now"),
             Self::NotFound => f.write_str("no such row"),
             Self::Corrupt(what) => write!(f, "the database holds a value this version cannot read: {what}"),
             Self::NewerSchema { found, known } => write!(

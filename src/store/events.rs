@@ -110,6 +110,32 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
+    /// What was changed about `subject`, newest first, from after the event that `after` names on. One subject's part of
+    /// [`Store::admin_events`], found by its index however long the log is.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn history(
+        &self,
+        subject: Uuid,
+        after: Option<(Timestamp, Uuid)>,
+        limit: u32,
+    ) -> Result<Vec<AdminEvent>, StoreError> {
+        sqlx::query(
+            "SELECT * FROM admin_events WHERE subject = $1 AND ($2 IS NULL OR (at, id) < ($2, $3)) \
+             ORDER BY at DESC, id DESC LIMIT $4",
+        )
+        .bind(subject.to_string())
+        .bind(after.map(|(at, _)| at.to_string()))
+        .bind(after.map(|(_, id)| id.to_string()))
+        .bind(i64::from(limit))
+        .fetch_all(&self.reader)
+        .await?
+        .iter()
+        .map(read)
+        .collect()
+    }
+
     /// A value the gateway keeps for itself.
     ///
     /// # Errors

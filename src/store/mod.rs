@@ -10,11 +10,15 @@ mod connections;
 mod directory;
 mod error;
 mod events;
+mod health;
 mod import;
 mod keys;
 mod migrate;
 mod operators;
 pub mod rows;
+mod search;
+mod secrets;
+mod tally;
 mod words;
 
 #[cfg(test)]
@@ -27,9 +31,12 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-pub use agents::AgentFilter;
+pub use connections::ConnectionFilter;
 pub use error::StoreError;
 pub use events::{EventFilter, EventPage};
+pub use search::{AgentFilter, AgentPage};
+pub use secrets::{Sealed, SecretColumn};
+pub use tally::Tally;
 
 /// The open database.
 #[derive(Clone, Debug)]

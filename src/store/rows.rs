@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use uuid::Uuid;
 
+use crate::a2a::OperationSet;
 use crate::clock::Timestamp;
 
 /// The admin state of an agent; one of three axes that are never mixed (the others: health, card).
@@ -159,6 +160,17 @@ pub struct KeyRow {
     pub last_used_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// The key it takes over from; nothing once that has been settled.
+    pub replaces: Option<Replaces>,
+}
+
+/// A key that ends once its successor has been used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replaces {
+    /// The key that ends.
+    pub key: Uuid,
+    /// How long it lives on after the first use of the other, in milliseconds.
+    pub grace_ms: u64,
 }
 
 /// Where a connection stands; the block marks stand beside it.
@@ -210,10 +222,18 @@ pub struct ConnectionRow {
     pub block_locked: bool,
     /// At most 150 characters.
     pub message: Option<String>,
+    /// What it is for, as the requester said.
+    pub purpose: Option<String>,
+    /// What the requester may call at the target; `None`: everything.
+    pub operations: Option<OperationSet>,
+    /// An operator named the operations: they outlive the agreement, and only an operator widens them.
+    pub operations_fixed: bool,
     /// Limits of its own.
     pub limits: ConnectionLimits,
     /// Not in force from then on.
     pub ends_at: Option<Timestamp>,
+    /// Somebody should look at it then; nothing stops.
+    pub review_at: Option<Timestamp>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When it was accepted or declined.
@@ -374,6 +394,10 @@ pub struct CallRow {
     pub calls: i64,
     /// W3C trace id.
     pub trace_id: Option<String>,
+    /// The rule of the limit that decided, or was nearest to.
+    pub limit_name: Option<String>,
+    /// What was left of it after the call.
+    pub limit_left: Option<i64>,
     /// Arrival.
     pub called_at: Timestamp,
     /// RFC 6962 leaf hash of the canonical record.

@@ -1,8 +1,11 @@
 //! Agents that do everything wrong: the caller gets a truthful answer, the row says what happened, the next call works.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use trust_gateway::clock::{Clock, Timestamp};
 
 use crate::support::agent::{Agent, Conn};
 use crate::support::client::Answer;
@@ -208,4 +211,48 @@ async fn a_length_beside_chunks_means_nothing() {
     assert_eq!((answer.text().as_str(), answer.cut), ("abcdef", false));
     assert_eq!(answer.header("content-length"), None);
     assert_eq!(row["outcome"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_does_not_answer_is_left_alone_until_a_trial_finds_it_back() {
+    let clock = Clock::manual(Timestamp::parse("2026-01-01T00:00:00Z").expect("a time"));
+    let gateway = TestGateway::with(clock.clone(), |_| {}).await;
+    let well = Arc::new(AtomicBool::new(false));
+    let is_well = Arc::clone(&well);
+    let agent = Agent::start(move |mut conn| {
+        let well = Arc::clone(&is_well);
+        async move {
+            while let Some(request) = conn.request().await {
+                let status = match request.request_line().starts_with("POST") {
+                    false => "405 Method Not Allowed",
+                    true if well.load(Ordering::SeqCst) => "200 OK",
+                    true => "503 Service Unavailable",
+                };
+                conn.json(status, &json!({"jsonrpc": "2.0", "id": 5, "result": {}})).await;
+            }
+        }
+    })
+    .await;
+    let target = gateway.register("odd", &agent).await;
+    let caller = gateway.register_client("caller").await;
+    gateway.connect(&caller, &target).await;
+    let call = async || gateway.call("odd", Some(&caller.key), &rpc(5, "SendMessage")).await;
+    for _ in 0..5 {
+        assert_eq!(call().await.header("retry-after"), None);
+    }
+    let refused = call().await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{}", refused.text());
+    let error = &refused.json()["error"];
+    assert_eq!((&error["code"], &error["data"][0]["reason"]), (&json!(-32000), &json!("AGENT_UNAVAILABLE")));
+    assert_eq!(agent.calls().len(), 5, "the sixth never came to the agent");
+    well.store(true, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!((call().await.status, call().await.status), (200, 200));
+
+    let rows = gateway.rows_of(&target).await;
+    let row = rows.iter().find(|row| row["reason"] == "circuit_open").expect("refusals have rows");
+    assert_eq!((&row["decision"], &row["policy_rule"]), (&json!("refused"), &json!("breaker")));
+    assert_eq!(row["units"], 0, "what was refused costs nothing");
+    assert_eq!(rows.len(), 8);
+    gateway.stop().await;
 }

@@ -16,6 +16,7 @@ COMMANDS = {
     "py10": [ENVIRONMENT / "py10/bin/python"],
     "driver": [ENVIRONMENT / "driver/bin/python"],
     "js": [ENVIRONMENT / "bin/node"],
+    "openapi": [ENVIRONMENT / "openapi/bin/python", "-m", "schemathesis.cli"],
 }
 CLIENTS = {"py03": HERE / "clients/py03.py", "py10": HERE / "clients/py10.py", "js": HERE / "js/client.mjs"}
 AGENTS = {"py03": HERE / "agents/py03.py", "py10": HERE / "agents/py10.py", "js": HERE / "js/agent.mjs"}

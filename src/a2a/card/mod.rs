@@ -9,6 +9,7 @@
 //! without the slash would lose the agent's name. The REST URL has none: clients append `/message:send` to it as text, and not
 //! all of them take a slash off first.
 
+mod changes;
 mod interfaces;
 mod read;
 
@@ -17,6 +18,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 use url::Url;
 
+pub use changes::{CardChanges, changes};
 use interfaces::{Carried, declared, interfaces};
 pub use read::{CardError, MAX_CARD};
 use read::{copy_unknown, holds_address, may_be_shown, member, objects, read, text, texts};

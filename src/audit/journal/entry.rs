@@ -73,6 +73,8 @@ mod tag {
     pub(super) const UNITS: u8 = 21;
     pub(super) const TRACE_ID: u8 = 22;
     pub(super) const REQUEST_BYTES: u8 = 23;
+    pub(super) const LIMIT_NAME: u8 = 24;
+    pub(super) const LIMIT_LEFT: u8 = 25;
 
     pub(super) const OUTCOME: u8 = 40;
     pub(super) const STATUS_CODE: u8 = 41;
@@ -241,6 +243,10 @@ fn intent_values(values: &mut Values<'_>, opened: &Opened) {
     values.put(tag::UNITS, &intent.units.to_le_bytes());
     values.text(tag::TRACE_ID, intent.trace_id.as_deref(), bound::WORD);
     values.put(tag::REQUEST_BYTES, &opened.request_bytes.to_le_bytes());
+    if let Some(limit) = intent.limit {
+        values.text(tag::LIMIT_NAME, Some(limit.name), OWN_WORD);
+        values.put(tag::LIMIT_LEFT, &limit.left.to_le_bytes());
+    }
 }
 
 fn outcome_values(values: &mut Values<'_>, outcome: &Outcome) {
@@ -388,6 +394,8 @@ impl Draft {
             latency_ms: 0,
             calls: 1,
             trace_id: None,
+            limit_name: None,
+            limit_left: None,
             called_at: Timestamp::default(),
             leaf_hash: [0; 32],
         };
@@ -429,6 +437,8 @@ impl Draft {
             tag::POLICY_DIGEST => row.policy_digest = Some(text(value)?),
             tag::UNITS => row.units = int(value)?,
             tag::TRACE_ID => row.trace_id = Some(text(value)?),
+            tag::LIMIT_NAME => row.limit_name = Some(text(value)?),
+            tag::LIMIT_LEFT => row.limit_left = Some(int(value)?),
             tag::REQUEST_BYTES | tag::FINAL_REQUEST_BYTES => row.request_bytes = int(value)?,
             tag::OUTCOME => row.outcome = text(value)?,
             tag::STATUS_CODE => row.status_code = int(value)?,

@@ -86,6 +86,7 @@ pub(crate) fn intent(n: u128) -> Intent {
         policy_rule: Some("tier.unverified".into()),
         policy_digest: None,
         units: 1,
+        limit: None,
         trace_id: None,
         charge: Some(Charge { key: [7; 16], refill_us: 1_000_000, units: 1 }),
     }

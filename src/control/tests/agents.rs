@@ -39,7 +39,7 @@ async fn a_registration_answers_with_row_key_and_secret_and_works_at_once() {
 #[tokio::test]
 async fn a_bare_card_is_a_registration_with_a_slug_of_its_name() {
     let api = Api::new().await;
-    api.control.open_registration.store(true, Ordering::SeqCst);
+    api.control.registry.set_registration(Registration::Open);
     let old = json!({
         "name": "Weather Agent", "description": "d", "url": "https://w.example/", "version": "1.0.0",
         "provider": {"organization": "ACME", "url": "https://acme.example"},
@@ -79,7 +79,7 @@ async fn closed_registration_is_for_operators() {
 #[tokio::test]
 async fn private_addresses_are_for_operators_to_register() {
     let api = Api::new().await;
-    api.control.open_registration.store(true, Ordering::SeqCst);
+    api.control.registry.set_registration(Registration::Open);
     let body = json!({"name": "x", "url": "http://127.0.0.1:9"});
     let refused = api.public(Method::POST, "/api/agents", None, Some(body.clone())).await;
     refused.is_problem(400);
@@ -241,7 +241,7 @@ async fn agents_that_are_not_listed_exist_for_those_they_deal_with_only() {
     let list = api.public(Method::GET, "/api/connections", Some(&hidden_key), None).await.body;
     let path = format!("/api/connections/{}", list["connections"][0]["id"].as_str().expect("an id"));
     for (action, status) in [("block", 404), ("unblock", 404), ("accept", 200)] {
-        // To block a request is to decline it: what is between them is over until the friend is asked again.
+        // To block whom one has asked is to take the request back: what is between them is over until the friend is asked again.
         if action == "accept" {
             let wish = json!({"target_agent_id": friend});
             assert_eq!(api.public(Method::POST, "/api/connections", Some(&hidden_key), Some(wish)).await.status, 201);

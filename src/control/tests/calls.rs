@@ -47,6 +47,8 @@ fn row(n: u128, caller: Uuid, target: Uuid) -> CallRow {
         latency_ms: 5,
         calls: 1,
         trace_id: None,
+        limit_name: None,
+        limit_left: None,
         called_at: Timestamp(i64::try_from(n).expect("small")),
         leaf_hash: [1; 32],
     }
@@ -76,6 +78,7 @@ fn open(caller: Uuid, target: Uuid) -> Intent {
         policy_rule: None,
         policy_digest: None,
         units: 1,
+        limit: None,
         trace_id: None,
         charge: None,
     }
@@ -106,13 +109,14 @@ async fn every_filter_leaves_out_what_it_does_not_name() {
     let time = |text: &str| Timestamp::parse(text).expect("a time");
     type Change = fn(&mut CallRow);
     // Each filter, and a change that takes a row out of it.
-    let cases: [(String, Change); 11] = [
+    let cases: [(String, Change); 12] = [
         ("caller=one".to_owned(), |row| row.caller_agent_id = Some(Uuid::from_u128(99))),
         (format!("target={two}"), |row| row.target_agent_id = Some(Uuid::from_u128(99))),
         ("trust_level=verified".to_owned(), |row| row.trust_level = "connected".to_owned()),
         ("outcome=completed".to_owned(), |row| row.outcome = "timeout".to_owned()),
         ("decision=allowed".to_owned(), |row| row.decision = "refused".to_owned()),
         ("operation=SendMessage".to_owned(), |row| row.operation = "GetTask".to_owned()),
+        ("reason=draining".to_owned(), |row| row.reason = None),
         ("status=200".to_owned(), |row| row.status_code = 429),
         ("since=2026-01-01T00:00:00Z".to_owned(), |row| row.called_at = row.called_at.plus_micros(-1)),
         ("until=2026-01-01T01:00:00.000001%2B01:00".to_owned(), |row| row.called_at = row.called_at.plus_micros(1)),
@@ -121,6 +125,7 @@ async fn every_filter_leaves_out_what_it_does_not_name() {
     ];
     let base = |n: u128| CallRow {
         task_id: Some("t".to_owned()),
+        reason: Some("draining".to_owned()),
         context_id: Some("c".to_owned()),
         called_at: time("2026-01-01T00:00:00Z"),
         ..row(n, id(&one), id(&two))
@@ -207,4 +212,88 @@ async fn open_calls_are_shown_to_their_two_sides() {
     let seen = api.admin(Method::GET, &format!("/api/calls/active?caller={two}"), None).await.body;
     assert_eq!(seen["calls"], json!([]));
     api.public(Method::GET, "/api/calls/active", None, None).await.is_problem(401);
+}
+
+#[tokio::test]
+async fn the_story_of_a_call_names_the_rule_and_what_was_left_and_is_told_to_its_sides_only() {
+    let api = Api::new().await;
+    let (one, key_one) = api.agent("one").await;
+    let (two, key_two) = api.agent("two").await;
+    let (_, key_three) = api.agent("three").await;
+    let refused = CallRow {
+        decision: "refused".to_owned(),
+        outcome: "refused".to_owned(),
+        reason: Some("rate_limited".to_owned()),
+        policy_rule: Some("tier.verified.rate".to_owned()),
+        limit_name: Some("tier.verified.rate".to_owned()),
+        limit_left: Some(0),
+        calls: 3,
+        ..row(1, id(&one), id(&two))
+    };
+    log(&api, vec![refused]).await;
+    let path = format!("/api/calls/{}", Uuid::from_u128(1));
+    for key in [&key_one, &key_two] {
+        let seen = api.public(Method::GET, &path, Some(key), None).await;
+        assert_eq!(seen.status, 200, "{}", seen.text);
+        assert_eq!(seen.body["call"]["limit_left"], 0);
+        let story = &seen.body["explanation"];
+        assert_eq!(story["limit"], json!({"name": "tier.verified.rate", "left": 0}));
+        assert_eq!((&story["rule"], &story["decision"]), (&json!("tier.verified.rate"), &json!("refused")));
+        assert_eq!(story["caller"], json!({"id": one, "slug": "one", "name": "one"}));
+        assert_eq!(story["target"]["slug"], "two");
+        let text = story["text"].as_str().expect("a text");
+        for part in ["tier.verified.rate", "0 left", "must wait", "3 refusals"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+    api.public(Method::GET, &path, Some(&key_three), None).await.is_problem(404);
+    api.public(Method::GET, &path, None, None).await.is_problem(401);
+    api.public(Method::GET, "/api/calls/nonsense", Some(&key_one), None).await.is_problem(400);
+
+    let call = open(id(&one), id(&two));
+    let path = format!("/api/calls/{}", call.request_id);
+    api.open_calls.lock().expect("lock").push(call);
+    let seen = api.admin(Method::GET, &path, None).await;
+    assert_eq!(seen.body["call"]["outcome"], Value::Null);
+    assert!(seen.text.contains("still open"), "{}", seen.text);
+    api.public(Method::GET, &path, Some(&key_three), None).await.is_problem(404);
+}
+
+#[tokio::test]
+async fn a_caller_does_not_learn_from_the_story_whom_it_could_not_see() {
+    let api = Api::new().await;
+    let (one, key_one) = api.agent("one").await;
+    let (two, key_two) = api.agent("two").await;
+    let hidden = CallRow {
+        decision: "refused".to_owned(),
+        reason: Some("agent_not_found".to_owned()),
+        ..row(1, id(&one), id(&two))
+    };
+    log(&api, vec![hidden]).await;
+    let path = format!("/api/calls/{}", Uuid::from_u128(1));
+    let seen = api.public(Method::GET, &path, Some(&key_one), None).await;
+    assert_eq!(seen.body["explanation"]["target"], Value::Null, "{}", seen.text);
+    let seen = api.public(Method::GET, &path, Some(&key_two), None).await;
+    assert_eq!(seen.body["explanation"]["target"]["slug"], "two");
+}
+
+#[tokio::test]
+async fn whoever_follows_the_log_gets_each_row_once_and_always_a_next() {
+    let api = Api::new().await;
+    let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let first = api.admin(Method::GET, "/api/calls?order=recorded", None).await;
+    assert_eq!(numbers(&first), Vec::<u128>::new());
+    log(&api, (1..=5).map(|n| row(n, one, two)).collect()).await;
+    let next = |answer: &Answer| answer.body["next"].as_str().expect("a next").to_owned();
+    let path = |next: String| format!("/api/calls?order=recorded&limit=2&next={next}");
+    let newest = api.admin(Method::GET, &path(next(&first)), None).await;
+    assert_eq!(numbers(&newest), [4, 5]);
+    log(&api, (6..=8).map(|n| row(n, one, two)).collect()).await;
+    let then = api.admin(Method::GET, &path(next(&newest)), None).await;
+    assert_eq!(numbers(&then), [6, 7]);
+    let last = api.admin(Method::GET, &path(next(&then)), None).await;
+    assert_eq!(numbers(&last), [8]);
+    let nothing = api.admin(Method::GET, &path(next(&last)), None).await;
+    assert_eq!((numbers(&nothing), next(&nothing)), (vec![], next(&last)));
+    api.admin(Method::GET, "/api/calls?order=sideways", None).await.is_problem(400);
 }

@@ -113,9 +113,10 @@ async fn the_blocked_side_gets_out_of_it_by_no_way() {
     post(asker_key.clone(), asked.clone()).await.is_problem(403);
     post(asked_key.clone(), asker.clone()).await.is_problem(403);
     let shown = api.public(Method::GET, &path, Some(&asked_key), None).await.body;
-    assert_eq!((shown["status"].clone(), shown["agreement"].clone()), (json!("blocked"), json!("ended")));
+    assert_eq!((shown["status"].clone(), shown["agreement"].clone()), (json!("blocked"), json!("declined")));
     let free = api.public(Method::PUT, &path, Some(&asked_key), Some(json!({"action": "unblock"}))).await;
-    assert_eq!(free.body["status"], "ended");
+    assert_eq!(free.body["status"], "declined");
+    post(asker_key, asked).await.is_problem(409);
     let again = post(asked_key, asker).await;
     assert_eq!((again.status.as_u16(), again.body["id"].clone()), (201, made.body["id"].clone()), "the same row again");
     assert_eq!(again.body["requester"]["slug"], "asked", "now the other one asks");
@@ -216,4 +217,54 @@ async fn of_twenty_requests_from_both_sides_one_is_made() {
     let mut seen = tasks.join_all().await;
     seen.sort_unstable();
     assert_eq!((seen[0], seen[1], seen[19]), (201, 409, 409));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_agents_that_ask_each_other_at_the_same_instant_get_one_connection() {
+    let api = Arc::new(Api::new().await);
+    for round in 0..20 {
+        let one = api.agent(&format!("one-{round}")).await;
+        let two = api.agent(&format!("two-{round}")).await;
+        let start = Arc::new(tokio::sync::Barrier::new(2));
+        let mut asking = tokio::task::JoinSet::new();
+        for (key, target) in [(one.1.clone(), two.0.clone()), (two.1.clone(), one.0.clone())] {
+            let (api, start) = (Arc::clone(&api), Arc::clone(&start));
+            asking.spawn(async move {
+                start.wait().await;
+                let wish = Some(json!({"target_id": target}));
+                api.public(Method::POST, "/api/connections", Some(&key), wish).await
+            });
+        }
+        let mut answers = asking.join_all().await;
+        answers.sort_by_key(|answer| answer.status);
+        let statuses: Vec<u16> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+        assert_eq!(statuses, [201, 409], "round {round}");
+        assert_eq!(answers[1].body["connection"], json!({"id": answers[0].body["id"], "status": "pending"}));
+        let list = api.public(Method::GET, "/api/connections", Some(&one.1), None).await.body;
+        assert_eq!(list["connections"].as_array().expect("a list").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn connections_are_paged_without_gap_or_repeat() {
+    let api = Api::new().await;
+    let (_, key) = api.agent("hub").await;
+    for n in 0..7 {
+        let (id, _) = api.agent(&format!("spoke-{n}")).await;
+        let made = api.public(Method::POST, "/api/connections", Some(&key), Some(json!({"target_id": id}))).await;
+        assert_eq!(made.status, 201);
+    }
+    let (mut seen, mut next) = (Vec::new(), String::new());
+    loop {
+        let page = api.public(Method::GET, &format!("/api/connections?limit=3{next}"), Some(&key), None).await.body;
+        let ids = page["connections"].as_array().expect("a list").iter().map(|row| row["id"].to_string());
+        seen.extend(ids);
+        match page["next"].as_str() {
+            Some(cursor) => next = format!("&next={cursor}"),
+            None => break,
+        }
+    }
+    let distinct: std::collections::HashSet<_> = seen.iter().collect();
+    assert_eq!((seen.len(), distinct.len()), (7, 7));
+    api.public(Method::GET, "/api/connections?next=nonsense", Some(&key), None).await.is_problem(400);
 }

@@ -1,10 +1,14 @@
 //! The API from the outside: requests in, answers out, on a database of its own.
 
+mod admission;
 mod agents;
 mod calls;
 mod connections;
+mod health;
 mod import;
 mod keys;
+mod me;
+mod openapi;
 mod operators;
 
 use std::net::Ipv4Addr;
@@ -20,6 +24,8 @@ use tower_service::Service as _;
 use super::*;
 use crate::directory::{Builder, Defaults, Directory, Timeouts};
 use crate::policy::Policy;
+use crate::registry::Registration;
+use crate::registry::health::{Calls, Fetch, FetchResponse, HealthSettings};
 use crate::registry::network::AllowedNetworks;
 use crate::registry::testing::{Bench, admin};
 use crate::store::rows::OperatorRole;
@@ -35,6 +41,8 @@ pub(super) struct Api {
     builder: Builder,
     pub(super) open_calls: Arc<Mutex<Vec<Intent>>>,
     pub(super) is_ready: Arc<AtomicBool>,
+    /// The card every agent shows; while it is empty, none does.
+    pub(super) card: Arc<Mutex<String>>,
 }
 
 pub(super) struct Answer {
@@ -66,23 +74,41 @@ impl Api {
                 connect_timeout: second,
                 timeouts: Timeouts { first_byte: second, read_first_byte: second, idle: second },
                 max_in_flight: 1,
+                breaker: crate::vitals::BreakerSettings::default(),
                 anonymous_allowed: true,
             },
         };
+        let card: Arc<Mutex<String>> = Arc::default();
+        let script = Arc::clone(&card);
+        let fetch: Fetch = Arc::new(move |request| {
+            let card = script.lock().expect("lock").clone();
+            let at_card = request.url.path().ends_with("/secret-path/.well-known/agent-card.json") && !card.is_empty();
+            let shown = request.headers.contains_key("x-secret");
+            let (status, body) = if at_card { (200, card) } else { (if shown { 405 } else { 401 }, String::new()) };
+            Box::pin(async move { Ok(FetchResponse { status, headers: HeaderMap::new(), body: body.into() }) })
+        });
+        let calls = Calls { all: Arc::new(Vec::new), of: Arc::new(|_| None) };
+        let health = Arc::new(Health::new(Arc::clone(&bench.registry), fetch, HealthSettings::default(), calls));
         let control = Arc::new(Control {
             registry: Arc::clone(&bench.registry),
+            health,
             store,
             directory: Arc::default(),
             limits,
             public_url: PUBLIC_URL.to_owned(),
-            open_registration: Arc::new(AtomicBool::new(false)),
             active_calls: Arc::new(move || open.lock().expect("lock").clone()),
             drain_flush: None,
+            about: About {
+                node_id: uuid::Uuid::from_u128(5),
+                started_at: bench.clock.wall(),
+                public: (Ipv4Addr::LOCALHOST, 1).into(),
+                admin: (Ipv4Addr::LOCALHOST, 2).into(),
+            },
             readings: Default::default(),
             ready: Arc::new(move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("journal down".to_owned()) }),
         });
         let [admin, auditor] = <[String; 2]>::try_from(tokens).expect("two");
-        Self { bench, control, admin, auditor, builder, open_calls, is_ready }
+        Self { bench, control, admin, auditor, builder, open_calls, is_ready, card }
     }
 
     /// The directory as the registry has it rebuilt after every change.
@@ -315,7 +341,7 @@ async fn guessing_credentials_ends_in_waiting_at_both_doors() {
 #[tokio::test]
 async fn one_source_cannot_fill_an_open_registry() {
     let api = Api::new().await;
-    api.control.open_registration.store(true, Ordering::SeqCst);
+    api.control.registry.set_registration(Registration::Open);
     let register = |n: usize| {
         let body = json!({"name": format!("agent {n}")});
         from([192, 0, 2, 1], Method::POST, "/api/agents", None, Some(&body))
@@ -325,4 +351,23 @@ async fn one_source_cannot_fill_an_open_registry() {
     }
     api.send(public(api.control.clone()), register(20)).await.is_problem(429);
     assert_eq!(api.admin(Method::POST, "/api/agents", Some(json!({"name": "by an operator"}))).await.status, 201);
+}
+
+#[tokio::test]
+async fn status_is_for_operators_and_says_what_to_act_on() {
+    let api = Api::new().await;
+    api.agent("one").await;
+    api.public(Method::GET, "/api/status", None, None).await.is_problem(404);
+    api.operator(Method::GET, "/api/status", None, None).await.is_problem(401);
+    let seen = api.operator(Method::GET, "/api/status", Some(&api.auditor), None).await;
+    assert_eq!(seen.status, 200, "{}", seen.text);
+    assert_eq!(seen.body["agents"]["by_state"], json!({"active": 1}));
+    assert_eq!(seen.body["warnings"], json!([]), "{}", seen.text);
+    assert_eq!(seen.body["checks"], json!({"journal": "ok", "database": "ok"}));
+    assert!(seen.body["database_bytes"].as_i64().is_some_and(|bytes| bytes > 0), "{}", seen.text);
+    api.is_ready.store(false, Ordering::SeqCst);
+    let seen = api.admin(Method::GET, "/api/status", None).await;
+    assert_eq!(seen.body["warnings"], json!(["journal down"]));
+    let ready = api.operator(Method::GET, "/readyz", None, None).await;
+    assert_eq!(ready.body["checks"], json!({"journal": "journal down", "database": "ok"}));
 }

@@ -61,10 +61,11 @@ pub(in crate::control) struct Agent {
     updated_at: Timestamp,
     /// Shown to the agent itself and to operators.
     #[serde(flatten)]
+    #[schema(value_type = AgentPrivate)]
     private: Option<AgentPrivate>,
 }
 
-/// What only the agent itself and operators are shown.
+/// What only the agent itself and operators are shown: to others these members are not there.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::control) struct AgentPrivate {
     /// Where the agent really is.
@@ -74,30 +75,70 @@ pub(in crate::control) struct AgentPrivate {
     /// When its card was last fetched.
     #[schema(value_type = Option<String>, format = DateTime)]
     card_fetched_at: Option<Timestamp>,
+    /// `none`, `current`, or `held`: a changed one waits for an admin.
+    #[schema(required = false)]
+    card_state: &'static str,
+    /// The card that waits.
+    held_card: Option<Held>,
+    /// `unknown`, `online`, `degraded` or `offline`.
+    #[schema(required = false)]
+    health: &'static str,
+    /// Seconds between two probes; null: the default.
+    health_interval_s: Option<u32>,
     /// Why its health is what it is.
     health_reason: Option<String>,
     /// Further paths that are public.
+    #[schema(required = false)]
     subpaths: Vec<String>,
     /// `pending`, `active`, `disabled` or `deleted`.
+    #[schema(required = false)]
     state: &'static str,
     /// Whether strangers find it.
+    #[schema(required = false)]
     listed: bool,
     /// Whether it may be on a private network.
+    #[schema(required = false)]
     registered_by_operator: bool,
     /// `refuse` or `pass`: what happens to push configurations.
+    #[schema(required = false)]
     push: &'static str,
     /// Whether the caller's `X-Agent-Authorization` is passed on.
+    #[schema(required = false)]
     pass_authorization: bool,
     /// Whether large bodies are signed too.
+    #[schema(required = false)]
     sign_large_bodies: bool,
     /// Whether it is spoken to in HTTP/2.
+    #[schema(required = false)]
     http2: bool,
     /// Calls in flight at once; null: the default.
     max_in_flight: Option<u32>,
     /// Its own time limits.
+    #[schema(required = false)]
     timeouts: Timeouts,
     /// Whether the gateway shows it a credential.
+    #[schema(required = false)]
     has_upstream_credential: bool,
+}
+
+/// A card that is not served until an admin has accepted it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HeldCard)]
+pub(in crate::control) struct Held {
+    /// When it was first seen.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// What about it was held.
+    reason: String,
+}
+
+/// What is served for an agent, and whether something waits.
+pub(in crate::control) fn card_state(row: &AgentRow) -> &'static str {
+    match (&row.card_json, &row.held_card) {
+        (_, Some(_)) => "held",
+        (Some(_), None) => "current",
+        (None, None) => "none",
+    }
 }
 
 /// Time limits in milliseconds; null: the default.
@@ -163,7 +204,7 @@ fn skills(row: &AgentRow) -> Value {
     serde_json::from_str(&row.skills_json).unwrap_or_else(|_| Value::Array(Vec::new()))
 }
 
-fn payment(row: &AgentRow, member: &str) -> Value {
+pub(in crate::control) fn payment(row: &AgentRow, member: &str) -> Value {
     let parsed: Value =
         row.payment_json.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     parsed.get(member).cloned().unwrap_or_default()
@@ -202,6 +243,10 @@ fn private(row: &AgentRow) -> AgentPrivate {
         endpoint_url: row.endpoint_url.clone(),
         card_url: row.card_url.clone(),
         card_fetched_at: row.card_fetched_at,
+        card_state: card_state(row),
+        held_card: row.held_card.as_ref().map(|held| Held { at: held.at, reason: held.reason.clone() }),
+        health: row.health.as_str(),
+        health_interval_s: row.health_interval_s,
         health_reason: row.health_reason.clone(),
         subpaths: row.subpaths.clone(),
         state: row.state.as_str(),

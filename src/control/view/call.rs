@@ -63,6 +63,10 @@ pub(in crate::control) struct Call {
     policy_rule: Option<String>,
     /// The policy that was in force.
     policy_digest: Option<String>,
+    /// The limit that decided, or was nearest to.
+    limit_name: Option<String>,
+    /// What was left of it after the call.
+    limit_left: Option<i64>,
     /// What it cost.
     units: i64,
     /// How it ended.
@@ -128,6 +132,10 @@ pub(in crate::control) struct ActiveCall {
     message_id: Option<String>,
     /// The rule that decided.
     policy_rule: Option<String>,
+    /// The limit that was nearest.
+    limit_name: Option<&'static str>,
+    /// What was left of it after the call.
+    limit_left: Option<u32>,
     /// What it costs.
     units: u32,
     /// The W3C trace.
@@ -139,12 +147,17 @@ fn knows_origin(who: &Actor, caller: Option<Uuid>) -> bool {
     who.is_operator() || matches!((who, caller), (Actor::Agent(own), Some(caller)) if *own == caller)
 }
 
+/// Whether `who` may know which agent a call was for: who called one that it may not know of is told no more than it was then.
+pub(in crate::control) fn knows_target(who: &Actor, target: Uuid, reason: Option<&str>) -> bool {
+    who.is_operator() || *who == Actor::Agent(target) || reason != Some("agent_not_found")
+}
+
 /// A call that is over.
 pub(in crate::control) fn call(row: &CallRow, who: &Actor) -> Call {
     let origin = knows_origin(who, row.caller_agent_id);
     Call {
         id: row.id,
-        target_agent_id: row.target_agent_id,
+        target_agent_id: row.target_agent_id.filter(|target| knows_target(who, *target, row.reason.as_deref())),
         caller_agent_id: row.caller_agent_id,
         trust_level: row.trust_level.clone(),
         status_code: row.status_code,
@@ -168,6 +181,8 @@ pub(in crate::control) fn call(row: &CallRow, who: &Actor) -> Call {
         reason: row.reason.clone(),
         policy_rule: row.policy_rule.clone(),
         policy_digest: row.policy_digest.clone(),
+        limit_name: row.limit_name.clone(),
+        limit_left: row.limit_left,
         units: row.units,
         outcome: row.outcome.clone(),
         upstream_status: row.upstream_status,
@@ -205,6 +220,8 @@ pub(in crate::control) fn active_call(call: &Intent, who: &Actor) -> ActiveCall 
         context_id: text(&call.context_id),
         message_id: text(&call.message_id),
         policy_rule: text(&call.policy_rule),
+        limit_name: call.limit.map(|limit| limit.name),
+        limit_left: call.limit.map(|limit| limit.left),
         units: call.units,
         trace_id: text(&call.trace_id),
     }

@@ -30,13 +30,25 @@ pub(in crate::control) struct Connection {
     blocked_by_target: bool,
     /// The marks were set by an operator: neither side can take its own away.
     blocked_by_operator: bool,
+    /// Whether it makes its two sides connected now.
+    in_force: bool,
     /// What the requester wrote.
     message: Option<String>,
+    /// What it is for.
+    purpose: Option<String>,
+    /// What the requester may call at the target, by names of A2A 1.0; null: everything.
+    #[schema(value_type = Option<Vec<String>>)]
+    operations: Option<Vec<&'static str>>,
+    /// The operations were fixed by an operator.
+    operations_fixed: bool,
     /// Limits of its own.
     limits: Limits,
     /// Not in force from then on.
     #[schema(value_type = Option<String>, format = DateTime)]
     ends_at: Option<Timestamp>,
+    /// Somebody should look at it then; nothing stops.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    review_at: Option<Timestamp>,
     /// When it was asked for.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -93,7 +105,9 @@ pub(in crate::control) fn connection(
     row: &ConnectionRow,
     requester: Option<&AgentRow>,
     target: Option<&AgentRow>,
+    now: Timestamp,
 ) -> Connection {
+    let over = row.ends_at.is_some_and(|end| end <= now);
     let side = |id: Uuid, agent: Option<&AgentRow>| Side {
         id,
         name: agent.map(|agent| agent.name.clone()),
@@ -111,7 +125,11 @@ pub(in crate::control) fn connection(
         blocked_by_requester: row.blocked_by_requester,
         blocked_by_target: row.blocked_by_target,
         blocked_by_operator: row.block_locked,
+        in_force: connection_status(row) == "connected" && !over,
         message: row.message.clone(),
+        purpose: row.purpose.clone(),
+        operations: row.operations.map(|set| set.names().collect()),
+        operations_fixed: row.operations_fixed,
         limits: Limits {
             rate: row.limits.rate,
             period_ms: row.limits.period_ms,
@@ -120,6 +138,7 @@ pub(in crate::control) fn connection(
             streams: row.limits.streams,
         },
         ends_at: row.ends_at,
+        review_at: row.review_at,
         created_at: row.created_at,
         resolved_at: row.resolved_at,
     }

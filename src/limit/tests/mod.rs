@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::a2a::Operation;
-use crate::audit::record::Charge;
+use crate::audit::record::{Charge, LimitLeft};
 use crate::clock::Timestamp;
 
 const SECRET: [u8; 32] = [7; 32];
@@ -377,4 +377,20 @@ fn a_source_may_ask_so_often_for_what_costs_nothing() {
     assert_eq!((refused.rule, refused.retry_after), ("abuse.credentials", Some(Duration::from_secs(3))));
     assert_eq!(fields(&refused.headroom)[0], "\"credentials\";q=20;w=60");
     house.limits.abuse(ip("2001:db8:0:1::1"), Abuse::Card).expect("another /64");
+}
+
+#[test]
+fn a_permit_names_the_limit_it_left_least_of_and_a_refusal_the_one_in_the_way() {
+    let house = House::new(Arc::new(Policy::default()));
+    // The only call of the minute leaves nothing of the rate, and 999 of the day's 1 000.
+    let permit = house.send(verified()).expect("the first");
+    assert_eq!(permit.nearest(), Some(LimitLeft { name: "tier.verified.rate", left: 0 }));
+    let refused = house.send(verified()).expect_err("the second");
+    assert_eq!(refused.limit(), LimitLeft { name: "tier.verified.rate", left: 0 });
+    // Of its own connection's three a day, one call takes a third; of the rate, one of 300.
+    let direction = house.direction(&ConnectionLimits { daily: Some(3), ..ConnectionLimits::default() });
+    let permit = house.send(Subject::Connected(&direction)).expect("the first");
+    assert_eq!(permit.nearest(), Some(LimitLeft { name: "connection.daily", left: 2 }));
+    let free = house.ask(verified(), Operation::GetAgentCard).expect("free");
+    assert_eq!(free.nearest(), None);
 }

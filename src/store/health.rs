@@ -1,0 +1,155 @@
+//! What probes and calls found of agents: health, cards, and when to look again.
+//!
+//! Promises that nothing is written of an agent that was moved meanwhile, and that what changes no answer and no call changes
+//! nothing the directory is built from.
+
+use uuid::Uuid;
+
+use super::rows::{AdminEvent, AgentRow};
+use super::{Store, StoreError, agents, columns, events};
+use crate::clock::Timestamp;
+
+impl Store {
+    /// Active agents with an endpoint that were never probed or whose time has come; at most `limit`, the longest waiting first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn agents_to_probe(&self, now: Timestamp, limit: u32) -> Result<Vec<AgentRow>, StoreError> {
+        sqlx::query(
+            "SELECT * FROM agents WHERE state = 'active' AND endpoint_url IS NOT NULL \
+             AND (health_checked_at IS NULL OR next_probe_at IS NULL OR next_probe_at <= $1) \
+             ORDER BY health_checked_at IS NOT NULL, next_probe_at, id LIMIT $2",
+        )
+        .bind(now.to_string())
+        .bind(i64::from(limit))
+        .fetch_all(&self.reader)
+        .await?
+        .iter()
+        .map(agents::read)
+        .collect()
+    }
+
+    /// The agents that were probed before and whose time came before `now`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn overdue_probes(&self, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
+        sqlx::query(
+            "SELECT id FROM agents WHERE state = 'active' AND endpoint_url IS NOT NULL \
+             AND health_checked_at IS NOT NULL AND (next_probe_at IS NULL OR next_probe_at < $1)",
+        )
+        .bind(now.to_string())
+        .fetch_all(&self.reader)
+        .await?
+        .iter()
+        .map(|row| columns::id(row, "id"))
+        .collect()
+    }
+
+    /// Sets when agents are to be probed next.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn set_next_probes(&self, turns: &[(Uuid, Timestamp)]) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        for (agent, at) in turns {
+            sqlx::query("UPDATE agents SET next_probe_at = $2 WHERE id = $1 AND state <> 'deleted'")
+                .bind(agent.to_string())
+                .bind(at.to_string())
+                .execute(&mut *tx)
+                .await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Writes what a probe of `probed` found: health, card, held card and skills as in `found`, when to probe `next`, and the
+    /// event of a card that was held or let go. Nothing is written when the agent's endpoint or card address, or either card,
+    /// was changed meanwhile; `false` then.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn set_health(
+        &self,
+        probed: &AgentRow,
+        found: &AgentRow,
+        next: Timestamp,
+        event: Option<&AdminEvent>,
+    ) -> Result<bool, StoreError> {
+        let held = |row: &AgentRow| row.held_card.as_ref().map(|held| held.json.clone());
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "UPDATE agents SET health = $4, health_reason = $5, health_checked_at = $6, card = $7, card_fetched_at = $8, \
+             skills = CASE WHEN skills = $9 THEN $10 ELSE skills END, \
+             skill_terms = CASE WHEN skills = $9 THEN $11 ELSE skill_terms END, \
+             held_card = $12, held_card_at = $13, held_card_reason = $14, next_probe_at = $15 \
+             WHERE id = $1 AND endpoint_url IS $2 AND card_url IS $3 AND card IS $16 AND held_card IS $17 \
+             AND state <> 'deleted'",
+        )
+        .bind(probed.id.to_string())
+        .bind(probed.endpoint_url.clone())
+        .bind(probed.card_url.clone())
+        .bind(found.health.as_str())
+        .bind(found.health_reason.clone())
+        .bind(columns::time_text(found.health_checked_at))
+        .bind(found.card_json.clone())
+        .bind(columns::time_text(found.card_fetched_at))
+        .bind(probed.skills_json.clone())
+        .bind(found.skills_json.clone())
+        .bind(super::search::skill_terms(&found.skills_json))
+        .bind(held(found))
+        .bind(columns::time_text(found.held_card.as_ref().map(|held| held.at)))
+        .bind(found.held_card.as_ref().map(|held| held.reason.clone()))
+        .bind(next.to_string())
+        .bind(probed.card_json.clone())
+        .bind(held(probed))
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        if let Some(event) = event {
+            events::write(&mut tx, event).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Drops the held card of an agent, if it is the one with the digest, and remembers the digest: that content is not held
+    /// again. `false` when it is not the one.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn reject_card(
+        &self,
+        agent: Uuid,
+        card: &[u8],
+        digest: &str,
+        event: &AdminEvent,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "UPDATE agents SET held_card = NULL, held_card_at = NULL, held_card_reason = NULL, rejected_card = $3 \
+             WHERE id = $1 AND held_card = $2 AND state <> 'deleted'",
+        )
+        .bind(agent.to_string())
+        .bind(card.to_vec())
+        .bind(digest.to_owned())
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        events::write(&mut tx, event).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// The digest of the card that was rejected last for an agent.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn rejected_card(&self, agent: Uuid) -> Result<Option<String>, StoreError> {
+        let digest = sqlx::query_scalar("SELECT rejected_card FROM agents WHERE id = $1").bind(agent.to_string());
+        Ok(digest.fetch_optional(&self.reader).await?.flatten())
+    }
+}

@@ -217,7 +217,7 @@ async fn a_reload_takes_over_all_that_it_can_or_nothing() {
     // Without access lines; what is logged later comes later, so that none is still on its way.
     let quiet = |level: &str| format!("[log]\naccess = false\nlevel = \"{level}\"\n[policy]\nfile = \"rules.toml\"\n");
     write(&file, &quiet("info"));
-    gateway.logs("log.access, ").await;
+    gateway.logs_times("log.access\"", 2).await;
     let before = gateway.log().matches("INFO access: call").count();
     assert_eq!([status().await, status().await], [200; 2]);
     write(&file, &quiet("debug"));

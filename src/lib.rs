@@ -13,6 +13,7 @@
 //! | [`trust`] | caller x target -> standing |
 //! | [`policy`] | the tier table: what each trust level may do |
 //! | [`limit`] | buckets, quotas and slots: what a caller may do *now* |
+//! | [`meter`] | counts of calls, worker by worker, for `/metrics` |
 //! | [`a2a`] | what A2A means: operations, envelope, cards, streams. Pure, no I/O |
 //! | [`audit`] | record, journal, drain: every call becomes one row of `proxy_calls` |
 //! | [`directory`] | the immutable snapshot that calls are decided from |
@@ -41,6 +42,7 @@ pub mod directory;
 pub mod gateway;
 pub mod identity;
 pub mod limit;
+pub mod meter;
 pub mod policy;
 pub mod proxy;
 pub mod registry;

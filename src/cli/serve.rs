@@ -24,6 +24,7 @@ async fn run(config: Config, source: LoadSource, clock: Clock, telemetry: &Telem
     let signals =
         Signals::listen().map_err(|error| Failure::Running(format!("signals cannot be received: {error}")))?;
     let gateway = Gateway::start(config, clock).await.map_err(|error| Failure::Running(error.to_string()))?;
+    gateway.tell_lost_lines(telemetry.lost_lines());
     announce(&gateway);
     gateway.until_stopped_with(signals, Some(source), Some(telemetry)).await;
     gateway.shutdown().await;

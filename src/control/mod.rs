@@ -18,6 +18,7 @@ mod history;
 mod import;
 mod keys;
 mod me;
+mod metrics;
 mod notifications;
 mod openapi;
 mod operators;
@@ -47,9 +48,11 @@ use utoipa_axum::routes;
 use crate::audit::record::Intent;
 use crate::directory;
 use crate::limit::Limits;
+use crate::meter::Meter;
 use crate::registry::Registry;
 use crate::registry::health::Health;
 use crate::store::Store;
+pub use metrics::{Freshness, Gauges};
 use problem::Problem;
 pub use readings::Readings;
 
@@ -77,6 +80,10 @@ pub struct Control {
     pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
     /// Called before the log is read, so that it shows what has just happened.
     pub drain_flush: Option<Flush>,
+    /// What the workers counted.
+    pub meters: Vec<Arc<Meter>>,
+    /// What the parts of the running gateway know of themselves.
+    pub gauges: Arc<dyn Fn() -> Gauges + Send + Sync>,
     /// What this process is.
     pub about: About,
     /// What operators read of the log lately.
@@ -177,6 +184,7 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
             .routes(routes!(operators::rotate))
             .routes(routes!(events::list))
             .routes(routes!(status::show))
+            .routes(routes!(metrics::show))
             .routes(routes!(import::openagora)),
     };
     router.split_for_parts()

@@ -16,7 +16,7 @@ mod world;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -29,7 +29,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Fingerprint, LoadSource, fingerprint};
 use crate::server::Server;
 use crate::store::Store;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{LostLines, Telemetry};
 
 pub use error::StartError;
 use reload::Reloadable;
@@ -53,6 +53,7 @@ pub struct Gateway {
     serving: lock::Serving,
     server: Server,
     reloadable: Arc<Reloadable>,
+    lost_lines: Arc<OnceLock<LostLines>>,
     stop: watch::Sender<bool>,
     operators: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
@@ -118,6 +119,12 @@ impl Gateway {
             Some(token) => Ok(token.clone()),
             None => std::fs::read_to_string(&self.admin_token_file).map(|text| text.trim().to_owned()),
         }
+    }
+
+    /// Has `/metrics` tell how many log lines nobody could take.
+    pub fn tell_lost_lines(&self, lost: LostLines) {
+        // Told once, at the start.
+        let _ = self.lost_lines.set(lost);
     }
 
     /// The journal, for those who want to know how it is.

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,7 +19,7 @@ use crate::audit::drain::{Drain, Recovered};
 use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
 use crate::clock::Clock;
 use crate::config::{self, Addresses, Config, PublicUrl};
-use crate::control::{self, Control};
+use crate::control::{self, Control, Gauges};
 use crate::directory::{self, Directory};
 use crate::limit::{Limits, Seed};
 use crate::proxy::{self, UpstreamTls, Worker};
@@ -29,6 +30,7 @@ use crate::registry::{self, Registry};
 use crate::server::tls::{TlsFiles, TlsReloader};
 use crate::server::{self, Patience, Server};
 use crate::store::Store;
+use crate::telemetry::LostLines;
 
 /// How long a connection may be without a call.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -142,6 +144,20 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         concurrency: config.health.concurrency,
     };
     let health = Arc::new(Health::new(Arc::clone(&registry), fetch, health, calls(&directory)));
+    let counts = Arc::new(server::Counts::default());
+    let lost_lines: Arc<OnceLock<LostLines>> = Arc::default();
+    let gauges = {
+        let (drain, world, clock) = (drain.handle(), Arc::clone(&world), clock.clone());
+        let (counts, lost) = (Arc::clone(&counts), Arc::clone(&lost_lines));
+        move || Gauges {
+            drain: drain.lag(&clock),
+            directory: world.freshness(),
+            connections_accepted: counts.accepted.load(Ordering::Relaxed),
+            connections_open: counts.open.load(Ordering::Relaxed),
+            handshakes_failed: counts.handshakes_failed.load(Ordering::Relaxed),
+            log_lines_lost: lost.get().map_or(0, LostLines::count),
+        }
+    };
     let control = Arc::new(Control {
         registry: Arc::clone(&registry),
         health: Arc::clone(&health),
@@ -155,6 +171,8 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
             // With the database away the log shows what it has.
             Box::pin(async move { drop(tokio::time::timeout(Duration::from_secs(2), flusher.flush()).await) })
         })),
+        meters: workers.iter().map(|worker| Arc::clone(worker.meter())).collect(),
+        gauges: Arc::new(gauges),
         about: control::About { node_id, started_at: clock.wall(), public: addresses.0, admin: addresses.1 },
         readings: Default::default(),
         ready: Arc::new(move || match for_ready.health() {
@@ -171,6 +189,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         max_headers: config.server.max_headers,
         max_connections: config.server.max_connections,
         drain_timeout: drain_timeout_seen,
+        counts,
     };
     let (stop, stopping) = watch::channel(false);
     let admin_url = PublicUrl::of_listener(addresses.1, admin_tls.is_some()).as_str().to_owned();
@@ -221,6 +240,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         serving,
         server,
         reloadable: Arc::new(reloadable),
+        lost_lines,
         stop,
         operators,
         tasks,

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
+use crate::control::Freshness;
 use crate::directory::{self, Builder, Directory};
 use crate::proxy::{self, Worker};
 use crate::registry::Reload;
@@ -25,6 +26,9 @@ pub(super) struct World {
     clock: Clock,
     /// The database has changes that the snapshot has not.
     behind: AtomicBool,
+    /// How many snapshots were built, and what the last one took.
+    rebuilds: AtomicU64,
+    rebuild_micros: AtomicU64,
     /// How many rebuilds were asked for so far.
     asked: AtomicU64,
     /// One rebuild at a time: a slow one must not overwrite a later one.
@@ -49,7 +53,18 @@ impl World {
         clock: Clock,
     ) -> Self {
         let (builder, behind) = (ArcSwap::from_pointee(builder), AtomicBool::new(false));
-        Self { store, builder, directory, workers, clock, behind, asked: AtomicU64::new(0), built: Mutex::default() }
+        Self {
+            store,
+            builder,
+            directory,
+            workers,
+            clock,
+            behind,
+            rebuilds: AtomicU64::new(0),
+            rebuild_micros: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            built: Mutex::default(),
+        }
     }
 
     /// What new snapshots are built with from now on.
@@ -69,6 +84,7 @@ impl World {
         let all = self.asked.load(Ordering::SeqCst);
         let builder = self.builder.load_full();
         let same_builder = built.builder.as_ref().is_some_and(|last| Arc::ptr_eq(last, &builder));
+        let begun = std::time::Instant::now();
         let next = match self.next(&builder, same_builder).await {
             Ok(next) => Arc::new(next),
             Err(error) => {
@@ -81,6 +97,17 @@ impl World {
         self.directory.store(Arc::clone(&next));
         self.cut();
         *built = Built { answers: all, builder: Some(builder) };
+        self.rebuilds.fetch_add(1, Ordering::Relaxed);
+        self.rebuild_micros.store(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How the snapshot in force came about.
+    pub(super) fn freshness(&self) -> Freshness {
+        Freshness {
+            behind: self.behind.load(Ordering::Relaxed),
+            rebuilds: self.rebuilds.load(Ordering::Relaxed),
+            last_rebuild: std::time::Duration::from_micros(self.rebuild_micros.load(Ordering::Relaxed)),
+        }
     }
 
     async fn next(

@@ -1,4 +1,4 @@
-//! The access log: one line for each call, when its outcome is known.
+//! The access log: one line for each call, when its outcome is known; and the counts, which know no more than it.
 //!
 //! Promises that a line holds ids, numbers and words of our own only: nothing that a caller wrote, and no credential. Costs
 //! nothing but a look while it is off. The fields are named as the columns of `proxy_calls`; `target` and `level` alone would
@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::trace::TraceId;
 use crate::a2a::Operation;
-use crate::audit::record::{Intent, Outcome};
+use crate::audit::record::{Decision, Intent, Outcome};
+use crate::meter::{Ended, Meter};
 use crate::telemetry::ACCESS;
 use crate::trust::TrustLevel;
 
@@ -20,6 +21,7 @@ pub(super) struct Facts {
     target: Option<Uuid>,
     level: TrustLevel,
     operation: Operation,
+    decision: Decision,
     reason: Option<&'static str>,
     trace: Option<TraceId>,
 }
@@ -32,6 +34,7 @@ impl Facts {
             target: intent.target_agent_id,
             level: intent.trust_level,
             operation: intent.operation,
+            decision: intent.decision,
             reason: intent.reason,
             trace: intent.trace_id.as_deref().and_then(TraceId::parse),
         }
@@ -42,8 +45,19 @@ impl Facts {
         Self { request_id, ..self }
     }
 
-    /// Writes the line.
-    pub(super) fn tell(&self, outcome: &Outcome) {
+    /// Counts the call and writes the line.
+    pub(super) fn tell(&self, outcome: &Outcome, meter: &Meter) {
+        meter.ended(&Ended {
+            target: self.target,
+            operation: self.operation,
+            decision: self.decision,
+            ending: outcome.ending,
+            reason: outcome.reason.or(self.reason),
+            latency_ms: outcome.latency_ms,
+            ttfb_ms: outcome.ttfb_ms,
+            request_bytes: outcome.request_bytes,
+            response_bytes: outcome.response_bytes,
+        });
         tracing::info!(
             target: ACCESS,
             request_id = %self.request_id,

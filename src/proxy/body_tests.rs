@@ -47,7 +47,7 @@ impl Fixture {
         let agent = limits.agent_gate(None, None);
         let ask = Ask { subject, operation: Operation::SendMessage, agent: &agent };
         let permit = limits.admit(&ask).expect("the first call passes");
-        let mut call = Call::arrive(&clock, &worker, OpenCount::enter(&Arc::default()), SOURCE);
+        let mut call = Call::arrive(&clock, &worker, &Arc::default(), OpenCount::enter(&Arc::default()), SOURCE);
         let (mut open, written) = call.open(permit).expect("the journal is sound");
         written.await.expect("the journal is sound");
         let entered = Arc::new(Live::default()).enter(

@@ -16,6 +16,7 @@ use crate::audit::journal::{JournalDown, OpenRecord, Refused, WorkerJournal, Wri
 use crate::audit::record::{AuthMethod, Decision, Ending, Intent, Outcome};
 use crate::clock::Clock;
 use crate::limit::Permit;
+use crate::meter::Meter;
 use crate::trust::TrustLevel;
 use crate::vitals::Vitals;
 
@@ -47,6 +48,7 @@ pub(super) struct Call {
     arrived: u64,
     clock: Clock,
     journal: Arc<WorkerJournal>,
+    meter: Arc<Meter>,
     open: Option<OpenCount>,
     decided: bool,
 }
@@ -54,7 +56,13 @@ pub(super) struct Call {
 impl Call {
     /// A call that has just arrived from `source`.
     #[must_use]
-    pub(super) fn arrive(clock: &Clock, journal: &Arc<WorkerJournal>, open: OpenCount, source: IpAddr) -> Self {
+    pub(super) fn arrive(
+        clock: &Clock,
+        journal: &Arc<WorkerJournal>,
+        meter: &Arc<Meter>,
+        open: OpenCount,
+        source: IpAddr,
+    ) -> Self {
         Self {
             intent: Intent {
                 request_id: Uuid::now_v7(),
@@ -87,6 +95,7 @@ impl Call {
             arrived: clock.nanos(),
             clock: clock.clone(),
             journal: Arc::clone(journal),
+            meter: Arc::clone(meter),
             open: Some(open),
             decided: false,
         }
@@ -128,11 +137,12 @@ impl Call {
         let facts = Facts::of(&self.intent);
         let recorded = self.journal.refuse(self.intent.clone(), outcome.clone());
         match &recorded {
-            Ok(recorded) => facts.found_as(recorded.request_id).tell(&outcome),
+            Ok(recorded) => facts.found_as(recorded.request_id).tell(&outcome, &self.meter),
             Err(JournalDown) => {
                 // What the caller will be answered instead.
                 let reason = Some(Reason::JournalDown.word());
-                facts.tell(&Outcome { ending: Ending::Refused, reason, ..self.outcome(Ending::Refused, 503) });
+                let refused = Outcome { ending: Ending::Refused, reason, ..self.outcome(Ending::Refused, 503) };
+                facts.tell(&refused, &self.meter);
             }
         }
         recorded
@@ -160,6 +170,7 @@ impl Call {
             outcome: self.outcome(Ending::ClientGone, 0),
             record: Some(record),
             facts: Facts::of(&self.intent),
+            meter: Arc::clone(&self.meter),
             arrived: self.arrived,
             clock: self.clock.clone(),
             noticed: Noticed::default(),
@@ -179,7 +190,7 @@ impl Drop for Call {
             let ending = if std::thread::panicking() { Ending::Interrupted } else { Ending::ClientGone };
             self.intent.reason = Some("undecided");
             let outcome = self.outcome(ending, 0);
-            Facts::of(&self.intent).tell(&outcome);
+            Facts::of(&self.intent).tell(&outcome, &self.meter);
             // With the journal down there is no answer either: nothing was promised.
             let _ = self.journal.refuse(self.intent.clone(), outcome);
         }
@@ -200,6 +211,7 @@ pub struct OpenCall {
     pub vitals: Option<Arc<Vitals>>,
     record: Option<OpenRecord>,
     facts: Facts,
+    meter: Arc<Meter>,
     arrived: u64,
     clock: Clock,
     _permit: Permit,
@@ -234,7 +246,7 @@ impl OpenCall {
             latency_ms: self.elapsed_ms(),
             ..self.outcome.clone()
         };
-        self.facts.tell(&outcome);
+        self.facts.tell(&outcome, &self.meter);
         Some(record.close(outcome))
     }
 

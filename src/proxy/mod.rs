@@ -46,6 +46,7 @@ use crate::clock::Clock;
 use crate::directory::{self, Agent, Directory};
 use crate::identity::{self, Caller, TrustedProxies};
 use crate::limit::{Ask, Limits, Permit, Subject};
+use crate::meter::Meter;
 use crate::policy::{self, Policy};
 use crate::store::rows::{AdminState, PushMode};
 use crate::trust::{self, Standing, TrustLevel};
@@ -111,6 +112,7 @@ pub struct Worker {
     journal: Arc<WorkerJournal>,
     pools: Pools,
     live: Arc<Live>,
+    meter: Arc<Meter>,
     open_calls: Arc<AtomicUsize>,
 }
 
@@ -119,7 +121,7 @@ impl Worker {
     #[must_use]
     pub fn new(shared: Arc<Shared>, journal: Arc<WorkerJournal>, tls: UpstreamTls, pool_idle: Duration) -> Self {
         let pools = Pools::new(tls, pool_idle);
-        Self { shared, journal, pools, live: Arc::default(), open_calls: Arc::default() }
+        Self { shared, journal, pools, live: Arc::default(), meter: Arc::default(), open_calls: Arc::default() }
     }
 
     /// Its journal, whose flusher it runs.
@@ -134,6 +136,12 @@ impl Worker {
         &self.live
     }
 
+    /// What it has counted.
+    #[must_use]
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
     /// How many calls it has open.
     #[must_use]
     pub fn open_calls(&self) -> &Arc<AtomicUsize> {
@@ -143,6 +151,7 @@ impl Worker {
     /// Lets go of what is kept for agents that no longer exist.
     pub fn forget(&self, directory: &Directory) {
         self.pools.retain(|id| directory.agent(id).is_some());
+        self.meter.retain(|id| directory.agent(id).is_some());
     }
 
     /// Answers one call, whatever comes of it. Dropping the future records the call as far as it came.
@@ -150,7 +159,8 @@ impl Worker {
         let (head, mut body) = request.into_parts();
         let settings = self.shared.settings.load_full();
         let source = identity::source_address(peer.address, &head.headers, &settings.trusted_proxies);
-        let mut call = Call::arrive(&self.shared.clock, &self.journal, OpenCount::enter(&self.open_calls), source);
+        let open = OpenCount::enter(&self.open_calls);
+        let mut call = Call::arrive(&self.shared.clock, &self.journal, &self.meter, open, source);
         match self.path(&mut call, peer, &settings, &head, &mut body).await {
             Ok(response) => response,
             Err(refusal) => {

@@ -15,6 +15,7 @@ mod worker;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -49,6 +50,17 @@ impl From<Peer> for proxy::Peer {
     }
 }
 
+/// What the listeners count.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Connections accepted on the public listener.
+    pub accepted: AtomicU64,
+    /// Those of them that are open.
+    pub open: AtomicU64,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: AtomicU64,
+}
+
 /// What the listeners need to know.
 #[derive(Clone)]
 pub struct Settings {
@@ -62,6 +74,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// How long open calls may take to end once the gateway stops; can change while it runs.
     pub drain_timeout: watch::Receiver<Duration>,
+    /// Where connections are counted.
+    pub counts: Arc<Counts>,
 }
 
 /// The public listener with its workers.

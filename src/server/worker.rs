@@ -22,7 +22,7 @@ use super::body::Body;
 use super::patience::{Activity, Patient};
 use super::streams::Streams;
 use super::tls::TlsReloader;
-use super::{Api, Peer, Settings};
+use super::{Api, Counts, Peer, Settings};
 use crate::proxy::{self, BodyUnread, Cut, Worker};
 
 /// A connection on its way from the acceptor to a worker.
@@ -98,14 +98,34 @@ async fn serve(station: Arc<Station>, accepted: Accepted, stop: watch::Receiver<
     // An event must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let peer = Peer { address, tls: station.tls.is_some() };
+    let counts = &station.settings.counts;
+    counts.accepted.fetch_add(1, Ordering::Relaxed);
+    let _open = Opened::enter(counts);
     match &station.tls {
         None => speak(&station, stream, peer, stop).await,
         Some(tls) => {
             let handshake = tls.acceptor().accept(stream);
-            if let Ok(Ok(stream)) = timeout(station.settings.patience.head, handshake).await {
-                speak(&station, stream, peer, stop).await;
+            match timeout(station.settings.patience.head, handshake).await {
+                Ok(Ok(stream)) => speak(&station, stream, peer, stop).await,
+                _ => drop(counts.handshakes_failed.fetch_add(1, Ordering::Relaxed)),
             }
         }
+    }
+}
+
+/// Counts a connection as open for as long as it lives.
+struct Opened<'a>(&'a Counts);
+
+impl<'a> Opened<'a> {
+    fn enter(counts: &'a Counts) -> Self {
+        counts.open.fetch_add(1, Ordering::Relaxed);
+        Self(counts)
+    }
+}
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -99,6 +99,11 @@ struct Requests {
     met: watch::Sender<u64>,
     urgent: Notify,
     stop: AtomicBool,
+    /// How often it could not go on.
+    failures: AtomicU64,
+    /// When everything was last read, by the clock's nanoseconds, and whether it has failed since.
+    caught_up: AtomicU64,
+    failing: AtomicBool,
 }
 
 impl Drain {
@@ -110,6 +115,9 @@ impl Drain {
             met: watch::Sender::new(0),
             urgent: Notify::new(),
             stop: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+            caught_up: AtomicU64::new(clock.nanos()),
+            failing: AtomicBool::new(false),
         });
         let run = Run { store, source: journal.source(), clock, requests: Arc::clone(&requests) };
         Self { requests, task: tokio::spawn(run.run()) }
@@ -157,7 +165,27 @@ pub struct DrainHandle {
     requests: Arc<Requests>,
 }
 
+/// How far behind the drain is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// How long it has been unable to catch up; zero while it can.
+    pub behind: Duration,
+    /// How often it could not go on, since the start.
+    pub failures: u64,
+}
+
 impl DrainHandle {
+    /// How far behind it is, by the clock it was started with.
+    #[must_use]
+    pub fn lag(&self, clock: &Clock) -> Lag {
+        let since = clock.nanos().saturating_sub(self.requests.caught_up.load(Ordering::Relaxed));
+        let failing = self.requests.failing.load(Ordering::Relaxed);
+        Lag {
+            behind: if failing { Duration::from_nanos(since) } else { Duration::ZERO },
+            failures: self.requests.failures.load(Ordering::Relaxed),
+        }
+    }
+
     /// Waits until everything that was written before is in the database: as long as that takes, or until the drain ends.
     pub async fn flush(&self) {
         let mine = self.requests.wanted.fetch_add(1, Ordering::SeqCst) + 1;
@@ -269,8 +297,16 @@ impl Run {
             (follower, step) = follow::step(follower, &self.store, finish).await;
             match step {
                 Ok(true) => backoff = Backoff::new(),
-                Ok(false) => return follower,
-                Err(error) => backoff.pause(&error).await,
+                Ok(false) => {
+                    self.requests.caught_up.store(self.clock.nanos(), Ordering::Relaxed);
+                    self.requests.failing.store(false, Ordering::Relaxed);
+                    return follower;
+                }
+                Err(error) => {
+                    self.requests.failures.fetch_add(1, Ordering::Relaxed);
+                    self.requests.failing.store(true, Ordering::Relaxed);
+                    backoff.pause(&error).await;
+                }
             }
         }
     }

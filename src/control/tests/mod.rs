@@ -8,6 +8,7 @@ mod health;
 mod import;
 mod keys;
 mod me;
+mod metrics;
 mod openapi;
 mod operators;
 
@@ -98,6 +99,8 @@ impl Api {
             public_url: PUBLIC_URL.to_owned(),
             active_calls: Arc::new(move || open.lock().expect("lock").clone()),
             drain_flush: None,
+            meters: vec![Arc::default(), Arc::default()],
+            gauges: Arc::new(Gauges::default),
             about: About {
                 node_id: uuid::Uuid::from_u128(5),
                 started_at: bench.clock.wall(),

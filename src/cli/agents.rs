@@ -231,6 +231,8 @@ pub(super) async fn run(command: Agents, session: &Session) -> Result<(), Failur
 async fn show_list(filter: Filter, session: &Session, endpoint: &str) -> Result<(), Failure> {
     let words = Some(filter.text.join(" ")).filter(|words| !words.is_empty());
     let filtered = words.is_some() || filter.skill.is_some() || filter.tag.is_some() || filter.status.is_some();
+    let filtered = filtered || filter.provider.is_some() || filter.state.is_some();
+    let waiting = filter.state.as_deref() == Some("pending");
     let parameters = [
         ("q", words),
         ("skill", filter.skill),
@@ -249,7 +251,7 @@ async fn show_list(filter: Filter, session: &Session, endpoint: &str) -> Result<
     let mut table = Table::new(&[
         ("AGENT", Fit::Whole),
         ("HEALTH", Fit::Cut),
-        ("STATE", Fit::Cut),
+        ("STATE", Fit::Spare),
         ("NAME", Fit::Cut),
         ("SKILLS", Fit::Cut),
         ("CONNECTED", Fit::Spare),
@@ -269,7 +271,9 @@ async fn show_list(filter: Filter, session: &Session, endpoint: &str) -> Result<
             text(&row["provider"]),
         ]);
     }
-    let empty = if filtered {
+    let empty = if waiting {
+        "No registration waits for approval."
+    } else if filtered {
         "No agent matches. `trust-gateway agents list` shows all."
     } else {
         "No agents yet. `trust-gateway agents register SLUG --endpoint URL` registers one."
@@ -316,6 +320,14 @@ async fn show(agent: &str, session: &Session) -> Result<(), Failure> {
             ("skills", skills(row)),
             ("listed", text(&row["listed"])),
             ("auto-accept", text(&row["auto_accept_connections"])),
+            (
+                "card",
+                if row["card_state"] == "held" {
+                    format!("a changed one is HELD: `trust-gateway agents card show {agent} --held`")
+                } else {
+                    String::new()
+                },
+            ),
             ("credential", if row["has_upstream_credential"] == true { "set".to_owned() } else { String::new() }),
             ("connections", text(&row["connections_count"])),
             ("registered", session.time(&row["created_at"])),
@@ -406,20 +418,44 @@ async fn probe(agent: &str, session: &Session) -> Result<(), Failure> {
     if session.raw(&answer)? {
         return Ok(());
     }
-    let said: Vec<(&str, String)> = answer
-        .json
-        .as_object()
-        .map(|members| {
-            let known = members.iter().filter(|(_, value)| !value.is_object() && !value.is_null());
-            known
-                .map(|(name, value)| {
-                    let shown = if name.ends_with("_at") { session.time(value) } else { text(value) };
-                    (name.as_str(), shown)
-                })
-                .collect()
-        })
-        .unwrap_or_default();
-    session.fields(&format!("{agent}, asked now"), &said)
+    let found = &answer.json;
+    let health = match found["reason"].as_str() {
+        Some(reason) => format!("{} ({reason})", text(&found["health"])),
+        None => text(&found["health"]),
+    };
+    let credential = match found["credential"].as_str() {
+        Some("accepted") => "the agent accepts it",
+        Some("refused") => "the agent REFUSES it: `trust-gateway agents credential set` replaces it",
+        Some("unknown") => "this probe could not tell whether it is accepted",
+        _ => "none is set",
+    };
+    let card = match found["card"]["state"].as_str() {
+        Some("held") => "a changed one is HELD: see the next line",
+        Some("current") => "current",
+        _ => "none was found",
+    };
+    let calls = match found["breaker"].as_str() {
+        Some("open") => "refused for now: too many failed one after the other",
+        Some("half_open") => "one is let through as a trial",
+        Some(_) => "let through",
+        None => "",
+    };
+    let held = if found["card"]["state"] == "held" {
+        format!("trust-gateway agents card show {agent} --held")
+    } else {
+        String::new()
+    };
+    session.fields(
+        &format!("{agent}, asked {}", session.time(&found["checked_at"])),
+        &[
+            ("health", health),
+            ("calls", calls.to_owned()),
+            ("credential", credential.to_owned()),
+            ("card", card.to_owned()),
+            ("next", held),
+            ("card from", text(&found["card"]["url"])),
+        ],
+    )
 }
 
 async fn rotate_secret(asked: RotateSecret, session: &Session) -> Result<(), Failure> {
@@ -435,7 +471,7 @@ async fn rotate_secret(asked: RotateSecret, session: &Session) -> Result<(), Fai
         return Ok(());
     }
     session.secret("Signing secret", &answer.json["signing_secret"])?;
-    session.note(&format!("It signs from {} on.", text(&answer.json["active_from"])));
+    session.note(&format!("It signs from {} on.", session.time(&answer.json["active_from"])));
     Ok(())
 }
 

@@ -166,5 +166,9 @@ async fn made(path: &str, body: Map<String, Value>, session: &Session) -> Result
     let ends = session.time(&answer.json["expires_at"]);
     let ends = if ends.is_empty() { String::new() } else { format!(", expires {ends}") };
     session.note(&format!("Key {} ({}{ends}).", text(&answer.json["name"]), text(&answer.json["id"])));
-    session.secret("API key", &answer.json["key"])
+    session.secret("API key", &answer.json["key"])?;
+    if let Some(warning) = answer.json["warning"].as_str() {
+        session.note(warning);
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::client::query;
 use super::failure::Failure;
@@ -242,9 +243,9 @@ async fn print_line(row: &Value, names: &mut Names, session: &Session) -> Result
     let time: String = text(&row["called_at"]).chars().skip(11).take(8).collect();
     let (caller, target) = (&row["caller_agent_id"], &row["target_agent_id"]);
     let (caller, target) = (names.of(caller, session).await, names.of(target, session).await);
-    // What matters comes first: the end is cut on a narrow screen.
-    let (operation, took) = (text(&row["operation"]), text(&row["latency_ms"]));
-    let what = format!("{time} {caller} > {target} {} {took}ms {operation}", result(row));
+    let what = format!("{time} {caller} > {target} {} {}ms", result(row), text(&row["latency_ms"]));
     let room = session.width.saturating_sub(38).max(24);
+    let with_operation = format!("{what} {}", text(&row["operation"]));
+    let what = if with_operation.width() <= room { with_operation } else { what };
     session.print(&format!("{}  {}\n", escaped(&text(&row["id"])), cut(&escaped(&what), room)))
 }

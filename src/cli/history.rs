@@ -79,8 +79,8 @@ async fn table(answer: &Value, with_subject: bool, session: &Session) -> Result<
     let mut table = Table::new(&[
         ("WHEN", Fit::Whole),
         ("WHO", Fit::Cut),
-        ("WHAT", Fit::Cut),
-        ("TO", Fit::Cut),
+        ("WHAT", Fit::Whole),
+        ("TO", Fit::Spare),
         ("CHANGED", Fit::Cut),
         ("WHY", Fit::Spare),
     ]);

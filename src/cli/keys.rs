@@ -154,7 +154,9 @@ async fn find(key: &Key, session: &Session) -> Result<String, Failure> {
             format!("no key is called {:?}", key.key),
             vec!["`trust-gateway keys list AGENT` shows an agent's keys.".to_owned()],
         )),
-        _ => Err(Failure::usage(format!("{:?} could be {} keys: give the id whole", key.key, found.len()))),
+        _ => {
+            Err(Failure::usage(format!("{:?} could be {} keys: give its hint, or its id whole", key.key, found.len())))
+        }
     }
 }
 

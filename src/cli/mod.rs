@@ -6,6 +6,7 @@
 mod agents;
 mod ask;
 mod calls;
+mod cards;
 mod check;
 mod client;
 mod connections;

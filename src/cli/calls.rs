@@ -243,9 +243,13 @@ async fn print_line(row: &Value, names: &mut Names, session: &Session) -> Result
     let time: String = text(&row["called_at"]).chars().skip(11).take(8).collect();
     let (caller, target) = (&row["caller_agent_id"], &row["target_agent_id"]);
     let (caller, target) = (names.of(caller, session).await, names.of(target, session).await);
-    let what = format!("{time} {caller} > {target} {} {}ms", result(row), text(&row["latency_ms"]));
+    // The pair as commands take it; then as much as there is room for.
+    let mut what = format!("{time} {caller}:{target} {}", result(row));
     let room = session.width.saturating_sub(38).max(24);
-    let with_operation = format!("{what} {}", text(&row["operation"]));
-    let what = if with_operation.width() <= room { with_operation } else { what };
+    for more in [format!(" {}ms", text(&row["latency_ms"])), format!(" {}", text(&row["operation"]))] {
+        if what.width() + more.width() <= room {
+            what.push_str(&more);
+        }
+    }
     session.print(&format!("{}  {}\n", escaped(&text(&row["id"])), cut(&escaped(&what), room)))
 }

@@ -32,6 +32,7 @@ struct Me {
     #[serde(skip_serializing_if = "Option::is_none")]
     operator: Option<WhichOperator>,
     #[serde(flatten)]
+    #[schema(value_type = Towards)]
     towards: Option<Towards>,
 }
 
@@ -44,19 +45,21 @@ struct WhichOperator {
     role: &'static str,
 }
 
-/// What the asker is to the target that was named.
+/// What the asker is to the target that was named; without one these members are not there.
 #[derive(Serialize, ToSchema)]
 struct Towards {
     /// Which.
+    #[schema(required = false)]
     target: Named,
     /// `blocked`, `verified` or `connected`.
+    #[schema(required = false)]
     trust_level: &'static str,
     /// The connection between the two, whatever became of it.
     connection: Option<view::Connection>,
     /// What may be called, with what that brings along; null: everything.
     operations: Option<Vec<&'static str>>,
     /// What is left of each limit; asking costs nothing.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<Object>, required = false)]
     limits: Vec<Left>,
 }
 

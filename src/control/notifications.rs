@@ -39,7 +39,8 @@ struct Notifications {
     params(("agent_id" = Option<String>, Query, description = "Whose; left out: the asker's, for operators everybody's"),
         ("limit" = Option<u32>, Query, description = "At most 200; 50 unless said", minimum = 1),
         ("next" = Option<String>, Query, description = "The `next` of the page before")),
-    responses((status = 200, description = "A page", body = Notifications)))]
+    responses((status = 200, description = "A page", body = Notifications),
+        (status = 404, description = "There is no such agent")))]
 pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     let agent = match (asked.known()?, asked.parameters.text(&["agent_id"])) {
         (Actor::Agent(own), None) => Some(*own),

@@ -67,7 +67,7 @@ pub(super) fn finish(mut document: OpenApi, door: Door, public_url: &str) -> Byt
         .security_schemes
         .insert("api_key".to_owned(), SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key"))).into());
     for (path, item) in &mut document.paths.paths {
-        let takes_credentials = path.starts_with("/api/");
+        let takes_credentials = ["/api/", "/agents/"].iter().any(|prefix| path.starts_with(prefix));
         for (method, operation) in operations(item) {
             complete(operation, method, path, door, takes_credentials);
         }

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 import processes
-from gateway import told
+from gateway import Gateway, told
 
 # A fixed seed: a run that fails can be repeated.
 SEED = 20260401
@@ -25,6 +25,14 @@ CHECKS = [
     "response_schema_conformance",
     "unsupported_method",
 ]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    """A gateway of its own: an admin's run leaves nothing as it was."""
+    started = Gateway(tmp_path_factory.mktemp("fuzzed") / "data")
+    yield started
+    started.stop()
 
 
 def door(gateway, who, name):

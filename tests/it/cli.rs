@@ -199,9 +199,9 @@ async fn whoever_closes_the_pipe_has_read_enough() {
     {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
-        let ended =
-            within("it ends", person.command(line).stdout(writer).stderr(std::process::Stdio::piped()).output());
-        let ended = ended.await.expect("the program starts");
+        let mut command = person.command(line);
+        let started = command.stdout(writer).stderr(std::process::Stdio::piped()).spawn().expect("the program starts");
+        let ended = within("it ends", started.wait_with_output()).await.expect("it can be waited for");
         assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &[][..]), "{line:?}");
     }
 }

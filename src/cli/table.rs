@@ -178,7 +178,8 @@ mod tests {
     #[test]
     fn text_is_broken_between_words_by_what_it_takes_on_the_screen() {
         assert_eq!(wrapped("a bb ccc dddddddd e", 5), ["a bb", "ccc", "dddddddd", "e"]);
-        assert_eq!(wrapped("日本 語", 5), ["日本", "語"]);
+        assert_eq!(wrapped("日本 語", 7), ["日本 語"]);
+        assert_eq!(wrapped("日本 語", 6), ["日本", "語"]);
         assert_eq!(wrapped("", 5), [""]);
     }
 

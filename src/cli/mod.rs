@@ -54,7 +54,7 @@ enum Command {
     /// Start a gateway with two agents behind it, make the calls that show the point, and keep serving.
     Demo(Demo),
     #[command(flatten)]
-    Client(Client),
+    Client(Box<Client>),
     /// Print completions for a shell: bash, zsh, fish, elvish or powershell.
     #[command(after_help = "trust-gateway completions bash > ~/.local/share/bash-completion/completions/trust-gateway")]
     Completions {
@@ -201,7 +201,7 @@ fn execute(command: Command) -> Result<String, Failure> {
         Command::Client(client) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Failure::Running(format!("nothing can be started: {error}")))?;
-            runtime.block_on(ask(client)).map(|()| String::new())
+            runtime.block_on(ask(*client)).map(|()| String::new())
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::cards;
 use super::client::{path, query};
 use super::failure::Failure;
 use super::history;
@@ -43,7 +44,7 @@ pub(super) enum Agents {
     Credential(Credential),
     /// The card served for the agent, and a changed one that is held.
     #[command(subcommand)]
-    Card(Card),
+    Card(cards::Card),
     /// Every change of an agent: when, by whom, why.
     History(history::Asked),
 }
@@ -84,10 +85,10 @@ pub(super) struct Name {
 #[derive(Debug, Args)]
 pub(super) struct WithReason {
     /// The agent's slug or id.
-    agent: String,
+    pub(super) agent: String,
     /// Why; kept in the history.
     #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -172,22 +173,6 @@ pub(super) enum Credential {
     Clear(Name),
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum Card {
-    /// Print the card that callers get, or with --held the one that waits.
-    Show {
-        /// The agent's slug or id.
-        agent: String,
-        /// The changed card that is held.
-        #[arg(long)]
-        held: bool,
-    },
-    /// Serve the changed card that is held.
-    Accept(WithReason),
-    /// Drop the changed card that is held and keep the old one.
-    Reject(WithReason),
-}
-
 pub(super) async fn run(command: Agents, session: &Session) -> Result<(), Failure> {
     match command {
         Agents::List(filter) => show_list(filter, session, "/api/agents").await,
@@ -220,10 +205,10 @@ pub(super) async fn run(command: Agents, session: &Session) -> Result<(), Failur
             let answer = session.client.patch(&path(&["agents", &update.agent]), &Value::Object(body)).await?;
             session.done(&answer, &format!("{} is changed.", text(&answer.json["slug"])))
         }
-        Agents::Probe(Name { agent }) => probe(&agent, session).await,
+        Agents::Probe(Name { agent }) => cards::probe(&agent, session).await,
         Agents::RotateSecret(asked) => rotate_secret(asked, session).await,
         Agents::Credential(command) => credential(command, session).await,
-        Agents::Card(command) => card(command, session).await,
+        Agents::Card(command) => cards::run(command, session).await,
         Agents::History(asked) => history::show("agents", asked, session).await,
     }
 }
@@ -231,6 +216,8 @@ pub(super) async fn run(command: Agents, session: &Session) -> Result<(), Failur
 async fn show_list(filter: Filter, session: &Session, endpoint: &str) -> Result<(), Failure> {
     let words = Some(filter.text.join(" ")).filter(|words| !words.is_empty());
     let filtered = words.is_some() || filter.skill.is_some() || filter.tag.is_some() || filter.status.is_some();
+    let filtered = filtered || filter.provider.is_some() || filter.state.is_some();
+    let waiting = filter.state.as_deref() == Some("pending");
     let parameters = [
         ("q", words),
         ("skill", filter.skill),
@@ -249,7 +236,7 @@ async fn show_list(filter: Filter, session: &Session, endpoint: &str) -> Result<
     let mut table = Table::new(&[
         ("AGENT", Fit::Whole),
         ("HEALTH", Fit::Cut),
-        ("STATE", Fit::Cut),
+        ("STATE", Fit::Spare),
         ("NAME", Fit::Cut),
         ("SKILLS", Fit::Cut),
         ("CONNECTED", Fit::Spare),
@@ -269,7 +256,9 @@ async fn show_list(filter: Filter, session: &Session, endpoint: &str) -> Result<
             text(&row["provider"]),
         ]);
     }
-    let empty = if filtered {
+    let empty = if waiting {
+        "No registration waits for approval."
+    } else if filtered {
         "No agent matches. `trust-gateway agents list` shows all."
     } else {
         "No agents yet. `trust-gateway agents register SLUG --endpoint URL` registers one."
@@ -293,7 +282,7 @@ async fn show(agent: &str, session: &Session) -> Result<(), Failure> {
         return Ok(());
     }
     let row = &answer.json;
-    let client = row["client"] == true;
+    let (client, held) = (row["client"] == true, row["card_state"] == "held");
     let mut health = text(&row["health_status"]);
     if let Some(reason) = row["health_reason"].as_str() {
         health.push_str(&format!(" ({reason})"));
@@ -316,6 +305,8 @@ async fn show(agent: &str, session: &Session) -> Result<(), Failure> {
             ("skills", skills(row)),
             ("listed", text(&row["listed"])),
             ("auto-accept", text(&row["auto_accept_connections"])),
+            ("card", if held { "a changed one is HELD".to_owned() } else { String::new() }),
+            ("next", if held { format!("trust-gateway agents card show {agent} --held") } else { String::new() }),
             ("credential", if row["has_upstream_credential"] == true { "set".to_owned() } else { String::new() }),
             ("connections", text(&row["connections_count"])),
             ("registered", session.time(&row["created_at"])),
@@ -401,27 +392,6 @@ async fn delete(asked: WithReason, done: &str, session: &Session) -> Result<(), 
     session.done(&answer, &format!("{} is {done}.", asked.agent))
 }
 
-async fn probe(agent: &str, session: &Session) -> Result<(), Failure> {
-    let answer = session.client.post(&path(&["agents", agent, "probe"]), &json!({})).await?;
-    if session.raw(&answer)? {
-        return Ok(());
-    }
-    let said: Vec<(&str, String)> = answer
-        .json
-        .as_object()
-        .map(|members| {
-            let known = members.iter().filter(|(_, value)| !value.is_object() && !value.is_null());
-            known
-                .map(|(name, value)| {
-                    let shown = if name.ends_with("_at") { session.time(value) } else { text(value) };
-                    (name.as_str(), shown)
-                })
-                .collect()
-        })
-        .unwrap_or_default();
-    session.fields(&format!("{agent}, asked now"), &said)
-}
-
 async fn rotate_secret(asked: RotateSecret, session: &Session) -> Result<(), Failure> {
     if asked.activate_after.is_none() {
         session.confirm(&format!(
@@ -435,7 +405,7 @@ async fn rotate_secret(asked: RotateSecret, session: &Session) -> Result<(), Fai
         return Ok(());
     }
     session.secret("Signing secret", &answer.json["signing_secret"])?;
-    session.note(&format!("It signs from {} on.", text(&answer.json["active_from"])));
+    session.note(&format!("It signs from {} on.", session.time(&answer.json["active_from"])));
     Ok(())
 }
 
@@ -461,30 +431,4 @@ async fn credential(command: Credential, session: &Session) -> Result<(), Failur
             session.done(&changed, &format!("{agent} is shown no credential now."))
         }
     }
-}
-
-async fn card(command: Card, session: &Session) -> Result<(), Failure> {
-    let (asked, verb) = match command {
-        Card::Show { agent, held } => {
-            let parts: &[&str] =
-                if held { &["agents", &agent, "card", "held"] } else { &["agents", &agent, "agent-card.json"] };
-            let answer = session.client.get(&path(parts)).await?;
-            if session.raw(&answer)? {
-                return Ok(());
-            }
-            // A card is JSON whoever reads it; laid out, and with nothing in it that acts on a terminal.
-            let laid_out = serde_json::to_string_pretty(&answer.json).unwrap_or_default();
-            let lines = laid_out.lines().map(|line| format!("{}\n", crate::telemetry::escaped(line)));
-            return session.print(&lines.collect::<String>());
-        }
-        Card::Accept(asked) => (asked, "accept"),
-        Card::Reject(asked) => {
-            session.confirm(&format!("The changed card of {} will be dropped.", asked.agent))?;
-            (asked, "reject")
-        }
-    };
-    let body = asked.reason.map_or(json!({}), |reason| json!({"reason": reason}));
-    let answer = session.client.post(&path(&["agents", &asked.agent, "card", verb]), &body).await?;
-    let done = if verb == "accept" { "Callers get the new card now." } else { "Callers go on getting the old card." };
-    session.done(&answer, done)
 }

@@ -1,14 +1,17 @@
-//! Commands of one question: `status`, `me`, `import`.
+//! Commands of one question: `me`, `notifications`, `import`.
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::Value;
 
 use super::client::query;
+use super::connections::pair;
 use super::failure::Failure;
 use super::session::{Session, contents, list, text};
+use super::table::{Fit, Table};
+use crate::telemetry::escaped;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Import {
@@ -25,19 +28,14 @@ pub(super) enum Import {
     },
 }
 
-/// How the gateway is.
-pub(super) async fn status(session: &Session) -> Result<(), Failure> {
-    let answer = session.client.get("/api/status").await?;
-    if session.raw(&answer)? {
-        return Ok(());
-    }
-    let fields = flat(&answer.json, session, &["warnings"]);
-    let fields: Vec<(&str, String)> = fields.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-    session.fields(session.client.url(), &fields)?;
-    for warning in list(&answer.json, "warnings") {
-        session.print(&format!("warning: {}\n", crate::telemetry::escaped(&text(warning))))?;
-    }
-    Ok(())
+#[derive(Debug, Args)]
+pub(super) struct Notifications {
+    /// Those of this agent only.
+    #[arg(long)]
+    agent: Option<String>,
+    /// Where the page before ended.
+    #[arg(long, value_name = "CURSOR")]
+    next: Option<String>,
 }
 
 /// Who one is, and with a target, how one stands towards it.
@@ -48,17 +46,18 @@ pub(super) async fn me(target: Option<String>, session: &Session) -> Result<(), 
     }
     let me = &answer.json;
     if let Some(name) = me["operator"]["name"].as_str() {
-        return session.print(&format!(
-            "operator {} ({})\n",
-            crate::telemetry::escaped(name),
-            text(&me["operator"]["role"])
-        ));
+        if target.is_some() {
+            session.note("Only an agent stands in some way towards a target: ask with its key (--url, --token-file).");
+        }
+        let role = text(&me["operator"]["role"]);
+        return session.print(&format!("operator {} ({})\n", escaped(name), escaped(&role)));
     }
-    let limits = list(me, "limits").iter().map(|limit| {
-        let members = limit.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-        members.map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(" ")
-    });
-    let towards = target.map(|target| format!(" towards {target}")).unwrap_or_default();
+    let towards = target.as_ref().map(|target| format!(" towards {target}")).unwrap_or_default();
+    let operations = match (&target, &me["operations"]) {
+        (None, _) => String::new(),
+        (Some(_), Value::Null) => "all".to_owned(),
+        (Some(_), some) => text(some),
+    };
     session.fields(
         &format!("agent {}{towards}", text(&me["agent"]["slug"])),
         &[
@@ -67,10 +66,68 @@ pub(super) async fn me(target: Option<String>, session: &Session) -> Result<(), 
             ("key expires", session.time(&me["key"]["expires_at"])),
             ("level", text(&me["trust_level"])),
             ("connection", text(&me["connection"]["status"])),
-            ("operations", text(&me["operations"])),
-            ("limits", limits.collect::<Vec<_>>().join("; ")),
+            ("operations", operations),
         ],
-    )
+    )?;
+    let limits = list(me, "limits");
+    if limits.is_empty() {
+        return Ok(());
+    }
+    let mut table =
+        Table::new(&[("LIMIT", Fit::Whole), ("LEFT", Fit::Whole), ("OF", Fit::Whole), ("FULL AGAIN", Fit::Cut)]);
+    for limit in limits {
+        let full = match limit["reset_seconds"].as_i64() {
+            Some(1..) => {
+                session.time(&Value::from(session.now.plus_micros(after(&limit["reset_seconds"])).to_string()))
+            }
+            _ => String::new(),
+        };
+        table.row([text(&limit["name"]), text(&limit["remaining"]), text(&limit["limit"]), full]);
+    }
+    session.print("\n")?;
+    session.table(&table, false, "")
+}
+
+fn after(seconds: &Value) -> i64 {
+    seconds.as_i64().unwrap_or(0).saturating_mul(1_000_000)
+}
+
+/// What waits for an answer, and what is about to end.
+pub(super) async fn notifications(asked: Notifications, session: &Session) -> Result<(), Failure> {
+    let answer =
+        session.client.get(&query("/api/notifications", &[("agent_id", asked.agent), ("next", asked.next)])).await?;
+    if session.raw(&answer)? {
+        return Ok(());
+    }
+    let told = list(&answer.json, "notifications");
+    if told.is_empty() {
+        return session.print("Nothing waits, and nothing ends or is to be looked at within a week.\n");
+    }
+    for row in told {
+        let (at, pair) = (session.time(&row["at"]), pair(&row["connection"]));
+        let (said, next) = match row["type"].as_str() {
+            Some("connection_request") => {
+                (format!("{pair} asked {at}"), format!("trust-gateway connections accept {pair}   (or decline, block)"))
+            }
+            Some("connection_review") => {
+                (format!("{pair} is to be looked at again {at}"), format!("trust-gateway connections show {pair}"))
+            }
+            Some("connection_end") => {
+                (format!("{pair} ends {at}"), format!("trust-gateway connections limits {pair} --ends 90d"))
+            }
+            Some("key_expires") => (
+                format!("The key {} expires {at}", text(&row["key"]["name"])),
+                format!("trust-gateway keys rotate {}", text(&row["id"])),
+            ),
+            kind => (format!("{} {at}", kind.unwrap_or("something")), String::new()),
+        };
+        session
+            .fields(&said, &[("message", text(&row["message"])), ("purpose", text(&row["purpose"])), ("next", next)])?;
+    }
+    if let Some(next) = answer.json["next"].as_str() {
+        session.note(&format!("There is more: --next {next}"));
+    }
+    Ok(())
 }
 
 pub(super) async fn import(command: Import, session: &Session) -> Result<(), Failure> {
@@ -81,29 +138,23 @@ pub(super) async fn import(command: Import, session: &Session) -> Result<(), Fai
     if session.raw(&answer)? {
         return Ok(());
     }
-    let counts = flat(&answer.json, session, &["problems", "dry_run", "note"]);
-    let counts: Vec<(&str, String)> = counts.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-    session.fields(if apply { "Imported" } else { "This would be imported" }, &counts)?;
-    for problem in list(&answer.json, "problems") {
-        let line = format!("{}: {}", text(&problem["row"]), text(&problem["problem"]));
-        session.print(&format!("  problem  {}\n", crate::telemetry::escaped(&line)))?;
+    let told = &answer.json;
+    let mut table =
+        Table::new(&[("", Fit::Whole), ("NEW", Fit::Whole), ("HERE ALREADY", Fit::Whole), ("LEFT OUT", Fit::Whole)]);
+    for kind in ["agents", "keys", "connections"] {
+        let count = |name: &str| text(&told[kind][name]);
+        table.row([kind.to_owned(), count("new"), count("unchanged"), count("left_out")]);
     }
-    session.note(if apply { "Done." } else { "Nothing was changed. --apply does it." });
+    session.print(if apply { "Imported:\n" } else { "This would be imported:\n" })?;
+    session.table(&table, false, "")?;
+    for problem in list(told, "problems") {
+        let line = format!("{}: {}", text(&problem["row"]), text(&problem["problem"]));
+        session.print(&format!("WARNING: {}\n", escaped(&line)))?;
+    }
+    if apply {
+        session.note(&text(&told["note"]));
+    } else {
+        session.note("Nothing was changed. --apply does it.");
+    }
     Ok(())
-}
-
-/// Members as lines, those of objects on the line of the object.
-fn flat(value: &Value, session: &Session, without: &[&str]) -> Vec<(String, String)> {
-    let members = value.as_object().into_iter().flatten().filter(|(name, _)| !without.contains(&name.as_str()));
-    let line = |(name, value): (&String, &Value)| {
-        let shown = match value {
-            Value::Object(inner) => {
-                inner.iter().map(|(name, value)| format!("{name} {}", text(value))).collect::<Vec<_>>().join(", ")
-            }
-            value if name.ends_with("_at") => session.time(value),
-            value => text(value),
-        };
-        (name.replace('_', " "), shown)
-    };
-    members.map(line).collect()
 }

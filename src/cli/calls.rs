@@ -1,16 +1,18 @@
-//! `calls`: the call log, and `why`, the story of one call.
+//! `calls`: the call log, as a list, as what is open now, and as it grows.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
-use super::client::{path, query};
+use super::client::query;
 use super::failure::Failure;
+use super::names::Names;
 use super::session::{Session, list, text};
 use super::table::{Fit, Table, cut};
 use super::time::{When, when};
+use super::why::why;
 use crate::telemetry::escaped;
 
 /// Between two looks of `tail --follow`.
@@ -118,29 +120,16 @@ pub(super) async fn run(command: Calls, session: &Session) -> Result<(), Failure
         Calls::List { filter, limit, next } => {
             let mut parameters = filter.parameters(session);
             parameters.extend([("limit", Some(limit.to_string())), ("next", next)]);
-            show_list(&query("/api/calls", &parameters), session).await
+            let empty =
+                "No calls that match. Callers reach an agent at its `call it at`: `trust-gateway agents show AGENT`.";
+            show_list(&query("/api/calls", &parameters), empty, session).await
         }
-        Calls::Active(filter) => show_list(&query("/api/calls/active", &filter.parameters(session)), session).await,
+        Calls::Active(filter) => {
+            let endpoint = query("/api/calls/active", &filter.parameters(session));
+            show_list(&endpoint, "No call is open now.", session).await
+        }
         Calls::Show(Id { id }) => why(&id, session).await,
         Calls::Tail { filter, follow, lines } => tail(filter.parameters(session), follow, lines, session).await,
-    }
-}
-
-/// Names of agents by id: the log knows ids only.
-#[derive(Default)]
-struct Names(BTreeMap<String, String>);
-
-impl Names {
-    async fn of(&mut self, id: &Value, session: &Session) -> String {
-        let Some(id) = id.as_str() else { return "-".to_owned() };
-        if let Some(name) = self.0.get(id) {
-            return name.clone();
-        }
-        let found = session.client.get(&path(&["agents", id])).await.ok();
-        let slug = found.and_then(|answer| answer.json["slug"].as_str().map(str::to_owned));
-        let name = slug.unwrap_or_else(|| id.to_owned());
-        self.0.insert(id.to_owned(), name.clone());
-        name
     }
 }
 
@@ -149,7 +138,7 @@ fn result(row: &Value) -> String {
     format!("{} {word}", text(&row["status_code"])).trim().to_owned()
 }
 
-async fn show_list(endpoint: &str, session: &Session) -> Result<(), Failure> {
+async fn show_list(endpoint: &str, empty: &str, session: &Session) -> Result<(), Failure> {
     let answer = session.client.get(endpoint).await?;
     if session.raw(&answer)? {
         return Ok(());
@@ -180,7 +169,7 @@ async fn show_list(endpoint: &str, session: &Session) -> Result<(), Failure> {
             text(&row["latency_ms"]),
         ]);
     }
-    session.table(&table, rows.is_empty(), "No calls that match.")?;
+    session.table(&table, rows.is_empty(), empty)?;
     if let Some(next) = answer.json["next"].as_str() {
         session.note(&format!("There is more: --next {next}"));
     }
@@ -220,6 +209,9 @@ async fn tail(
                         None => {}
                     }
                     if !follow {
+                        if rows.is_empty() {
+                            session.note("No calls that match yet; --follow waits for them.");
+                        }
                         return Ok(());
                     }
                     if more {
@@ -251,93 +243,13 @@ async fn print_line(row: &Value, names: &mut Names, session: &Session) -> Result
     let time: String = text(&row["called_at"]).chars().skip(11).take(8).collect();
     let (caller, target) = (&row["caller_agent_id"], &row["target_agent_id"]);
     let (caller, target) = (names.of(caller, session).await, names.of(target, session).await);
-    let what = format!(
-        "{time} {caller} > {target} {} {} {}ms",
-        result(row),
-        text(&row["operation"]),
-        text(&row["latency_ms"])
-    );
+    // The pair as commands take it; then as much as there is room for.
+    let mut what = format!("{time} {caller}:{target} {}", result(row));
     let room = session.width.saturating_sub(38).max(24);
+    for more in [format!(" {}ms", text(&row["latency_ms"])), format!(" {}", text(&row["operation"]))] {
+        if what.width() + more.width() <= room {
+            what.push_str(&more);
+        }
+    }
     session.print(&format!("{}  {}\n", escaped(&text(&row["id"])), cut(&escaped(&what), room)))
-}
-
-/// Who called whom, what decided, how it ended, what to do next.
-pub(super) async fn why(id: &str, session: &Session) -> Result<(), Failure> {
-    let answer = session.client.get(&path(&["calls", id])).await?;
-    if session.raw(&answer)? {
-        return Ok(());
-    }
-    let (call, told) = (&answer.json["call"], &answer.json["explanation"]);
-    let mut names = Names::default();
-    let caller = match told["caller"]["slug"].as_str() {
-        Some(slug) => slug.to_owned(),
-        None if call["caller_agent_id"].is_null() => "Somebody without a key".to_owned(),
-        None => names.of(&call["caller_agent_id"], session).await,
-    };
-    let target = match told["target"]["slug"].as_str() {
-        Some(slug) => slug.to_owned(),
-        None => names.of(&call["target_agent_id"], session).await,
-    };
-    let level = text(&call["trust_level"]);
-    let because = match level.as_str() {
-        "connected" => "the two agents have a connection",
-        "verified" => "the key is valid, but there is no connection",
-        "unverified" => "no key: known by network address only",
-        "blocked" => "one side blocked the other",
-        _ => "",
-    };
-    let level = if because.is_empty() { level } else { format!("{level}: {because}") };
-    let limit = match (&told["limit"]["name"], &told["limit"]["left"]) {
-        (Value::Null, _) => String::new(),
-        (name, Value::Null) => text(name),
-        (name, left) => format!("{}, {} left after this call", text(name), text(left)),
-    };
-    let rule = ["rule", "policy_rule"].iter().find_map(|name| told[*name].as_str().or(call[*name].as_str()));
-    let answered = match call["upstream_status"].as_u64() {
-        Some(status) => format!("the agent answered {status}, task {}", text(&call["task_state"])),
-        None if call["outcome"].is_null() => "open still".to_owned(),
-        None => "the agent was not asked, or did not answer".to_owned(),
-    };
-    let took = match call["latency_ms"].as_u64() {
-        Some(ms) => format!("{ms} ms"),
-        None => String::new(),
-    };
-    session.fields(
-        &format!("{caller} called {target}, {}", session.time(&call["called_at"])),
-        &[
-            ("id", text(&call["id"])),
-            ("operation", text(&call["operation"])),
-            ("level", level),
-            ("decision", format!("{} {}", text(&call["decision"]), text(&call["reason"]))),
-            ("rule", rule.unwrap_or_default().to_owned()),
-            ("limit", limit),
-            ("result", format!("{} {}", text(&call["status_code"]), text(&call["outcome"]))),
-            ("answer", answered.trim_end_matches(", task ").to_owned()),
-            ("took", took),
-        ],
-    )?;
-    if let Some(story) = told["text"].as_str() {
-        session.print(&format!("\n{}\n", escaped(story)))?;
-    }
-    match next_step(call, &caller, &target) {
-        Some(step) => session.print(&format!("\nNext: {}\n", escaped(&step))),
-        None => Ok(()),
-    }
-}
-
-fn next_step(call: &Value, caller: &str, target: &str) -> Option<String> {
-    Some(match call["reason"].as_str()? {
-        "blocked" | "revoked" => format!("trust-gateway connections show {caller}:{target}"),
-        "rate_limited" | "quota_exhausted" | "too_many_streams" if call["trust_level"] == "connected" => {
-            format!("trust-gateway connections limits {caller}:{target} --rate N --period 1m")
-        }
-        "rate_limited" | "quota_exhausted" if call["trust_level"] == "verified" => {
-            format!("trust-gateway connections request {caller} {target}")
-        }
-        "credential_missing" | "rate_limited" | "quota_exhausted" => "trust-gateway agents register SLUG".to_owned(),
-        "credential_invalid" => "trust-gateway keys create AGENT".to_owned(),
-        "agent_disabled" => format!("trust-gateway agents enable {target}"),
-        "connect_failed" | "upstream_timeout" | "agent_gone" => format!("trust-gateway agents probe {target}"),
-        _ => return None,
-    })
 }

@@ -198,6 +198,7 @@ impl Client {
                 "{} has no {asked}: it may be an older gateway, or its public listener where the operators' is meant.",
                 self.url()
             )],
+            429 if said.contains("try again in") => Vec::new(),
             429 => vec![format!("Try again in {} s.", retry.unwrap_or("a few"))],
             _ => Vec::new(),
         };

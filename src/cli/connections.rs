@@ -9,6 +9,7 @@ use super::history;
 use super::session::{Session, list, text};
 use super::table::{Fit, Table};
 use super::time::{When, api_duration, when};
+use crate::config::DurationText;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Connections {
@@ -203,7 +204,8 @@ fn side(row: &Value, side: &str) -> String {
     row[side]["slug"].as_str().or(row[side]["id"].as_str()).unwrap_or("?").to_owned()
 }
 
-fn pair(row: &Value) -> String {
+/// `requester:target`, as commands take it.
+pub(super) fn pair(row: &Value) -> String {
     format!("{}:{}", side(row, "requester"), side(row, "target"))
 }
 
@@ -240,7 +242,8 @@ async fn pending(agent: Option<String>, session: &Session) -> Result<(), Failure
     }
     let rows = list(&answer.json, "connections");
     if rows.is_empty() {
-        return session.print("Nobody waits for an answer.\n");
+        return session
+            .print("Nobody waits for an answer. `trust-gateway connections list` shows the connections there are.\n");
     }
     for row in rows {
         let operations = if row["operations"].is_null() { "all".to_owned() } else { text(&row["operations"]) };
@@ -271,8 +274,6 @@ async fn show(name: &str, session: &Session) -> Result<(), Failure> {
         return Ok(());
     }
     let row = &answer.json;
-    let limits = row["limits"].as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-    let limits: Vec<String> = limits.map(|(name, value)| format!("{name} {}", text(value))).collect();
     let by =
         [("requester", "blocked_by_requester"), ("target", "blocked_by_target"), ("operator", "blocked_by_operator")];
     let by: Vec<&str> = by.iter().filter(|(_, member)| row[*member] == true).map(|(name, _)| *name).collect();
@@ -286,13 +287,30 @@ async fn show(name: &str, session: &Session) -> Result<(), Failure> {
             ("message", text(&row["message"])),
             ("purpose", text(&row["purpose"])),
             ("operations", operations),
-            ("limits", if limits.is_empty() { "those of the policy".to_owned() } else { limits.join(", ") }),
+            ("limits", limits_told(&row["limits"])),
             ("asked", session.time(&row["created_at"])),
             ("answered", session.time(&row["resolved_at"])),
             ("ends", session.time(&row["ends_at"])),
             ("review", session.time(&row["review_at"])),
         ],
     )
+}
+
+/// `10 calls each 1min, burst 5`
+pub(super) fn limits_told(limits: &Value) -> String {
+    let number = |name: &str| limits[name].as_u64();
+    let period = number("period_ms").map(|ms| DurationText(std::time::Duration::from_millis(ms)).to_string());
+    let rate = match (number("rate"), period) {
+        (Some(rate), Some(period)) => Some(format!("{rate} calls each {period}")),
+        (Some(rate), None) => Some(format!("{rate} calls each period of the policy")),
+        (None, Some(period)) => Some(format!("the policy's rate each {period}")),
+        (None, None) => None,
+    };
+    let burst = number("burst").map(|n| format!("{n} at once"));
+    let daily = number("daily").map(|n| format!("{n} a day"));
+    let streams = number("streams").map(|n| format!("{n} streams"));
+    let told: Vec<String> = [rate, burst, daily, streams].into_iter().flatten().collect();
+    if told.is_empty() { "those of the policy".to_owned() } else { told.join(", ") }
 }
 
 /// The id of the connection that is meant.

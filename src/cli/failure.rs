@@ -6,8 +6,9 @@ use crate::telemetry::escaped;
 
 /// What every command's help says at its end.
 pub(super) const EXIT_CODES: &str = "\
-Exit codes: 0 all well; 1 failed (network, the gateway itself); 2 wrong command line or configuration; 3 not found;
-4 not allowed; 5 conflict; 6 too many requests.";
+Exit codes: 0 all well; 1 failed (network, the gateway itself); 2 wrong command
+line or configuration; 3 not found; 4 not allowed; 5 conflict; 6 too many
+requests.";
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug)]

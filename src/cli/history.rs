@@ -4,7 +4,9 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::client::{path, query};
+use super::connections::limits_told;
 use super::failure::Failure;
+use super::names::Names;
 use super::session::{Session, list, text};
 use super::table::{Fit, Table};
 use super::time::{When, when};
@@ -64,32 +66,37 @@ pub(super) async fn run(command: Events, session: &Session) -> Result<(), Failur
     if session.raw(&answer)? {
         return Ok(());
     }
-    table(&answer.json, true, session)
+    table(&answer.json, true, session).await
 }
 
 pub(super) async fn show(noun: &str, asked: Asked, session: &Session) -> Result<(), Failure> {
     let parameters = [("limit", Some(asked.limit.to_string()))];
     let answer = session.client.get(&query(&path(&[noun, &asked.name, "history"]), &parameters)).await?;
-    if session.raw(&answer)? { Ok(()) } else { table(&answer.json, false, session) }
+    if session.raw(&answer)? { Ok(()) } else { table(&answer.json, false, session).await }
 }
 
-fn table(answer: &Value, with_subject: bool, session: &Session) -> Result<(), Failure> {
+async fn table(answer: &Value, with_subject: bool, session: &Session) -> Result<(), Failure> {
     let mut table = Table::new(&[
         ("WHEN", Fit::Whole),
         ("WHO", Fit::Cut),
-        ("WHAT", Fit::Cut),
+        ("WHAT", Fit::Whole),
         ("TO", Fit::Spare),
         ("CHANGED", Fit::Cut),
-        ("WHY", Fit::Cut),
+        ("WHY", Fit::Spare),
     ]);
     let rows = list(answer, "events");
+    let mut names = Names::default();
     for row in rows {
+        let actor = match row["actor"].as_str().and_then(|actor| actor.strip_prefix("agent:")) {
+            Some(id) => format!("agent:{}", names.of(&Value::from(id), session).await),
+            None => text(&row["actor"]),
+        };
         table.row([
             session.time(&row["at"]),
-            text(&row["actor"]),
+            actor,
             text(&row["action"]),
-            if with_subject { text(&row["subject"]) } else { String::new() },
-            changed(&row["before"], &row["after"]),
+            if with_subject { subject(row, &mut names, session).await } else { String::new() },
+            changed(&row["before"], &row["after"], session),
             text(&row["reason"]),
         ]);
     }
@@ -100,24 +107,55 @@ fn table(answer: &Value, with_subject: bool, session: &Session) -> Result<(), Fa
     Ok(())
 }
 
+/// What was changed, by the name that commands take; the id where there is no name.
+async fn subject(row: &Value, names: &mut Names, session: &Session) -> String {
+    let of = |name: &str| [&row["after"][name], &row["before"][name]].into_iter().find(|value| !value.is_null());
+    let kind = row["action"].as_str().and_then(|action| action.split('.').next()).unwrap_or_default();
+    match (kind, of("name"), of("agent_id"), of("requester_id").zip(of("target_id"))) {
+        ("operator", Some(name), ..) => text(name),
+        ("key", Some(name), Some(agent), _) => format!("{}/{}", names.of(agent, session).await, text(name)),
+        ("connection", .., Some((requester, target))) => {
+            format!("{}:{}", names.of(requester, session).await, names.of(target, session).await)
+        }
+        ("agent", ..) => match of("slug") {
+            Some(slug) => text(slug),
+            None => names.of(&row["subject"], session).await,
+        },
+        _ => text(&row["subject"]),
+    }
+}
+
 /// The members that differ, with their new values; those that change with everything are left out.
-fn changed(before: &Value, after: &Value) -> String {
+fn changed(before: &Value, after: &Value, session: &Session) -> String {
     let (Some(old), Some(new)) = (before.as_object(), after.as_object()) else { return String::new() };
     let differing = new.iter().filter(|(name, value)| name.as_str() != "updated_at" && old.get(*name) != Some(*value));
-    differing.map(|(name, value)| format!("{name}={}", text(value))).collect::<Vec<_>>().join(" ")
+    let shown = |(name, value): (&String, &Value)| match value {
+        Value::Null => format!("{name}=none"),
+        value if name == "limits" => format!("limits: {}", limits_told(value)),
+        value if name.ends_with("_at") => format!("{name}={}", session.time(value)),
+        value => format!("{name}={}", text(value)),
+    };
+    differing.map(shown).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::profile::Access;
+    use super::super::session::Common;
     use super::*;
 
     #[test]
     fn a_change_is_told_by_what_differs() {
-        let before = json!({"status": "pending", "message": "hi", "updated_at": 1});
-        let after = json!({"status": "connected", "message": "hi", "updated_at": 2});
-        assert_eq!(changed(&before, &after), "status=connected");
-        assert_eq!(changed(&Value::Null, &after), "");
+        let access = Access { url: Some("http://127.0.0.1:1".to_owned()), ..Access::default() };
+        let session = Session::open(&Common { access, utc: true, ..Common::default() }).expect("nothing is asked yet");
+        let limits = |rate: Option<u32>| json!({"rate": rate, "period_ms": 60000, "burst": null});
+        let before = json!({"status": "pending", "message": "hi", "updated_at": 1, "limits": limits(None)});
+        let after = json!({"status": "connected", "message": "hi", "updated_at": 2, "limits": limits(Some(2)),
+            "ends_at": "2026-12-31T00:00:00.5Z"});
+        let told = changed(&before, &after, &session);
+        assert_eq!(told, "ends_at=2026-12-31T00:00:00Z; limits: 2 calls each 1min; status=connected");
+        assert_eq!(changed(&Value::Null, &after, &session), "");
     }
 }

@@ -154,7 +154,9 @@ async fn find(key: &Key, session: &Session) -> Result<String, Failure> {
             format!("no key is called {:?}", key.key),
             vec!["`trust-gateway keys list AGENT` shows an agent's keys.".to_owned()],
         )),
-        _ => Err(Failure::usage(format!("{:?} could be {} keys: give the id whole", key.key, found.len()))),
+        _ => {
+            Err(Failure::usage(format!("{:?} could be {} keys: give its hint, or its id whole", key.key, found.len())))
+        }
     }
 }
 
@@ -166,5 +168,9 @@ async fn made(path: &str, body: Map<String, Value>, session: &Session) -> Result
     let ends = session.time(&answer.json["expires_at"]);
     let ends = if ends.is_empty() { String::new() } else { format!(", expires {ends}") };
     session.note(&format!("Key {} ({}{ends}).", text(&answer.json["name"]), text(&answer.json["id"])));
-    session.secret("API key", &answer.json["key"])
+    session.secret("API key", &answer.json["key"])?;
+    if let Some(warning) = answer.json["warning"].as_str() {
+        session.note(warning);
+    }
+    Ok(())
 }

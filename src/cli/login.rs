@@ -50,6 +50,9 @@ pub(super) async fn login(common: &Common) -> Result<(), Failure> {
     if session.json {
         return session.print(&format!("{}\n", json!({"profile": name, "url": resolved.url, "as": who})));
     }
+    if resolved.in_the_clear() {
+        session.note("WARNING: this is http to another machine: whoever is on the way can read the token. Use https.");
+    }
     let used = if default == name { String::new() } else { format!(" (--profile {name} uses it)") };
     session.fields(
         &format!("Logged in to {} as {who}", resolved.url),

@@ -6,6 +6,7 @@
 mod agents;
 mod ask;
 mod calls;
+mod cards;
 mod check;
 mod client;
 mod connections;
@@ -14,12 +15,15 @@ mod failure;
 mod history;
 mod keys;
 mod login;
+mod names;
 mod operators;
 mod profile;
 mod serve;
 mod session;
+mod status;
 mod table;
 mod time;
+mod why;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -49,6 +53,19 @@ enum Command {
     RotateSecretsKey(FromFile),
     /// Start a gateway with two agents behind it, make the calls that show the point, and keep serving.
     Demo(Demo),
+    #[command(flatten)]
+    Client(Box<Client>),
+    /// Print completions for a shell: bash, zsh, fish, elvish or powershell.
+    #[command(after_help = "trust-gateway completions bash > ~/.local/share/bash-completion/completions/trust-gateway")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Commands that speak to a running gateway.
+#[derive(Debug, Subcommand)]
+enum Client {
     /// Check a token against a gateway and keep both for the commands below.
     #[command(
         after_help = "trust-gateway login --token-file data/admin-token\ntrust-gateway login --url https://gw.example:8081 --profile work --token - < token"
@@ -58,6 +75,8 @@ enum Command {
     Logout(Common),
     /// How the gateway is, and what wants attention.
     Status(Common),
+    /// What waits for an answer, or comes up within a week.
+    Notifications(Asking<ask::Notifications>),
     /// Agents: register, find, change.
     #[command(
         after_help = "trust-gateway agents register weather --endpoint http://127.0.0.1:9000/\nKEY=$(trust-gateway agents register planner)   a client: its key is all there is on standard output\ntrust-gateway agents find weather --status online"
@@ -83,17 +102,12 @@ enum Command {
     )]
     Calls(Noun<calls::Calls>),
     /// Why a call went as it did.
+    #[command(after_help = "The id is in each answer's X-OpenAgora-Request-ID, and in `trust-gateway calls list`.")]
     Why(Asking<calls::Id>),
     /// Who the gateway takes you for, and what is left of your limits.
     Me(Asking<Me>),
     /// Take over what another registry exported.
     Import(Noun<ask::Import>),
-    /// Print completions for a shell: bash, zsh, fish, elvish or powershell.
-    #[command(after_help = "trust-gateway completions bash > ~/.local/share/bash-completion/completions/trust-gateway")]
-    Completions {
-        /// Which shell.
-        shell: clap_complete::Shell,
-    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -186,34 +200,29 @@ fn execute(command: Command) -> Result<String, Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "trust-gateway", &mut script);
             Ok(String::from_utf8_lossy(&script).into_owned())
         }
-        client => {
+        Command::Client(client) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Failure::Running(format!("nothing can be started: {error}")))?;
-            runtime.block_on(ask(client)).map(|()| String::new())
+            runtime.block_on(ask(*client)).map(|()| String::new())
         }
     }
 }
 
-/// Commands that speak to a running gateway.
-async fn ask(command: Command) -> Result<(), Failure> {
+async fn ask(command: Client) -> Result<(), Failure> {
     match command {
-        Command::Login(common) => login::login(&common).await,
-        Command::Logout(common) => login::logout(&common),
-        Command::Status(common) => ask::status(&Session::open(&common)?).await,
-        Command::Agents(noun) => agents::run(noun.command, &Session::open(&noun.common)?).await,
-        Command::Connections(noun) => connections::run(noun.command, &Session::open(&noun.common)?).await,
-        Command::Keys(noun) => keys::run(noun.command, &Session::open(&noun.common)?).await,
-        Command::Operators(noun) => operators::run(noun.command, &Session::open(&noun.common)?).await,
-        Command::Events(noun) => history::run(noun.command, &Session::open(&noun.common)?).await,
-        Command::Calls(noun) => calls::run(noun.command, &Session::open(&noun.common)?).await,
-        Command::Why(why) => calls::why(&why.asked.id, &Session::open(&why.common)?).await,
-        Command::Me(me) => ask::me(me.asked.target, &Session::open(&me.common)?).await,
-        Command::Import(noun) => ask::import(noun.command, &Session::open(&noun.common)?).await,
-        Command::Serve(_)
-        | Command::CheckConfig(_)
-        | Command::RotateSecretsKey(_)
-        | Command::Demo(_)
-        | Command::Completions { .. } => Ok(()),
+        Client::Login(common) => login::login(&common).await,
+        Client::Logout(common) => login::logout(&common),
+        Client::Status(common) => status::show(&Session::open(&common)?).await,
+        Client::Notifications(asking) => ask::notifications(asking.asked, &Session::open(&asking.common)?).await,
+        Client::Agents(noun) => agents::run(noun.command, &Session::open(&noun.common)?).await,
+        Client::Connections(noun) => connections::run(noun.command, &Session::open(&noun.common)?).await,
+        Client::Keys(noun) => keys::run(noun.command, &Session::open(&noun.common)?).await,
+        Client::Operators(noun) => operators::run(noun.command, &Session::open(&noun.common)?).await,
+        Client::Events(noun) => history::run(noun.command, &Session::open(&noun.common)?).await,
+        Client::Calls(noun) => calls::run(noun.command, &Session::open(&noun.common)?).await,
+        Client::Why(why) => why::why(&why.asked.id, &Session::open(&why.common)?).await,
+        Client::Me(me) => ask::me(me.asked.target, &Session::open(&me.common)?).await,
+        Client::Import(noun) => ask::import(noun.command, &Session::open(&noun.common)?).await,
     }
 }
 

@@ -53,6 +53,20 @@ pub(super) struct Resolved {
     pub(super) ca_file: Option<PathBuf>,
 }
 
+impl Resolved {
+    /// Whether the token leaves this machine unencrypted.
+    pub(super) fn in_the_clear(&self) -> bool {
+        let Ok(url) = url::Url::parse(&self.url) else { return false };
+        let here = match url.host() {
+            Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        url.scheme() == "http" && !here
+    }
+}
+
 /// The file: the profile used without `--profile`, and all of them by name.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

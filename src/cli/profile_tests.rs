@@ -105,3 +105,15 @@ fn what_is_no_address_or_no_token_is_told_so() {
         assert_eq!(home.resolve(&access, &[]).err().map(|failure| failure.code()), Some(2), "{bad:?}");
     }
 }
+
+#[test]
+fn a_token_that_would_travel_readable_is_noticed() {
+    let home = Home::new();
+    let clear = |to: &str| home.resolve(&url(to), &[]).expect("an address").in_the_clear();
+    for plain in ["http://gw.example", "http://10.0.0.1:8081", "http://[2001:db8::1]"] {
+        assert!(clear(plain), "{plain}");
+    }
+    for safe in ["https://gw.example", "http://127.0.0.1:8081", "http://[::1]:8081", "http://localhost:8081"] {
+        assert!(!clear(safe), "{safe}");
+    }
+}

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::client::{Answer, Client};
 use super::failure::Failure;
 use super::profile::{Access, Surroundings};
-use super::table::Table;
+use super::table::{Table, wrapped};
 use super::time;
 use crate::clock::Timestamp;
 use crate::telemetry::escaped;
@@ -113,7 +113,13 @@ impl Session {
         let heading = escaped(heading);
         let mut out = if self.colour { format!("\u{1b}[1m{heading}\u{1b}[0m\n") } else { format!("{heading}\n") };
         for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
-            out.push_str(&format!("  {name:<width$}  {}\n", escaped(value), width = widest.unwrap_or(0)));
+            let named = widest.unwrap_or(0);
+            // A command is copied: it stays one line.
+            let room =
+                if value.starts_with("trust-gateway ") { usize::MAX } else { self.width.saturating_sub(named + 4) };
+            for (at, line) in wrapped(&escaped(value), room.max(24)).iter().enumerate() {
+                out.push_str(&format!("  {:<named$}  {line}\n", if at == 0 { name } else { "" }));
+            }
         }
         self.print(&out)
     }

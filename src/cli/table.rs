@@ -108,6 +108,23 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     out
 }
 
+/// `text` broken between words into lines of at most `width` columns; a longer word has a line of its own.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is always one");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.width() + 1 + word.width() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
 /// Rows under headings and a rule, moved in by two: the demonstration's tables.
 #[must_use]
 pub(super) fn render(headings: &[&'static str], rows: &[Vec<String>]) -> String {
@@ -156,6 +173,14 @@ mod tests {
             assert!(text.lines().all(|line| line.width() <= width.max(26)), "{width}: {text}");
         }
         assert!(!table().text(30, false).contains("NOTE"));
+    }
+
+    #[test]
+    fn text_is_broken_between_words_by_what_it_takes_on_the_screen() {
+        assert_eq!(wrapped("a bb ccc dddddddd e", 5), ["a bb", "ccc", "dddddddd", "e"]);
+        assert_eq!(wrapped("日本 語", 7), ["日本 語"]);
+        assert_eq!(wrapped("日本 語", 6), ["日本", "語"]);
+        assert_eq!(wrapped("", 5), [""]);
     }
 
     #[test]

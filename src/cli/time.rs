@@ -67,7 +67,8 @@ impl When {
 
 /// `at` as seen from `now`, short: `4m ago`, `in 3d`; beyond two months, the date.
 pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
-    let seconds = (now.0 - at.0) / 1_000_000;
+    // To the nearest second: what was asked to be in 30 days is not `in 29d` on the answer.
+    let seconds = (now.0 - at.0 + 500_000).div_euclid(1_000_000);
     let away = seconds.unsigned_abs();
     let length = match away {
         0..60 => format!("{away}s"),

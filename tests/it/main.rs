@@ -8,6 +8,8 @@ mod access;
 mod calls;
 mod cards;
 mod cli;
+mod cli_calls;
+mod cli_nouns;
 mod control;
 mod crash;
 mod hostile;

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod person;
 pub(crate) mod process;
 
 use std::time::Duration;

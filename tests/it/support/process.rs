@@ -41,7 +41,7 @@ impl Process {
         while public.is_none() || admin.is_none() {
             let line = within("the program says where it listens", lines.next_line()).await.expect("readable");
             let Some(line) = line else { panic!("the program ended: {}", read(&log)) };
-            let address = |url: &str| url.trim_start_matches("http://").parse().ok();
+            let address = |url: &str| url.split_once("://").and_then(|(_, address)| address.parse().ok());
             match line.split_once(' ') {
                 Some(("public", url)) => public = address(url),
                 Some(("admin", url)) => admin = address(url),

@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 mod misbehaving;
 mod readme;
+mod registration;
 mod requests;
 mod revocation;
 mod secrets;

@@ -1,11 +1,17 @@
 //! Logs: lines for people or JSON objects, on standard error, at a level that can be changed while the gateway runs.
 //!
 //! Promises: one event is one line, whatever is in it; nothing from outside reaches a terminal raw, neither control characters
-//! nor those that reorder, hide or break text. Must not know calls, agents or configuration files: it is told a level.
+//! nor those that reorder, hide or break text; who logs never waits for whoever reads. Must not know calls, agents or
+//! configuration files: it is told a level.
 
+mod queue;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
@@ -19,33 +25,124 @@ use tracing_subscriber::{Layer as _, Registry, reload};
 
 use crate::clock::Clock;
 use crate::config::{Log, LogFormat, LogLevel};
+use queue::Queue;
 
 /// The target of the one event that each call leaves. It has a switch of its own, `log.access`, whatever the level.
 pub const ACCESS: &str = "access";
 
-/// The logs of a running gateway: changes what is logged.
+/// How long the end of the program waits for a reader of its last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Changes what is logged.
 #[derive(Clone, Debug)]
+pub struct Switch(reload::Handle<Targets, Registry>);
+
+impl Switch {
+    /// Takes over the level and the access switch; the format stays what it was at start.
+    pub fn set(&self, log: &Log) {
+        // The handle only fails once the subscriber is gone, and then nothing is logged anyway.
+        let _ = self.0.reload(filter(log));
+    }
+}
+
+/// The logs of a running gateway. Dropped, also by a panic, it writes what is still on its way, within a second.
+#[derive(Debug)]
 pub struct Telemetry {
-    filter: reload::Handle<Targets, Registry>,
+    switch: Switch,
+    lines: Queue,
 }
 
 impl Telemetry {
     /// Takes over the level and the access switch; the format stays what it was at start.
     pub fn set(&self, log: &Log) {
-        // The handle only fails once the subscriber is gone, and then nothing is logged anyway.
-        let _ = self.filter.reload(filter(log));
+        self.switch.set(log);
+    }
+
+    /// The number of lines that nobody will read, because the reader was too slow or gone.
+    #[must_use]
+    pub fn lost_lines(&self) -> LostLines {
+        LostLines(self.lines.clone())
+    }
+
+    /// Writes `text` after all that was logged, as it is. It is for the reason why the program ends.
+    pub fn last_words(&self, text: &str) {
+        self.lines.put_in_any_case(text.as_bytes());
     }
 }
 
-/// Sends the logs of this process to standard error.
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        self.lines.finish(LAST_LINES);
+    }
+}
+
+/// How many log lines were lost since the start, at any time.
+#[derive(Clone, Debug)]
+pub struct LostLines(Queue);
+
+impl LostLines {
+    /// The number now; it only grows.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.lost()
+    }
+}
+
+/// Why a process cannot log.
+#[derive(Debug)]
+pub enum InitError {
+    /// No thread can be started for it.
+    Thread(std::io::Error),
+    /// The process sends its logs elsewhere already.
+    Taken(tracing::subscriber::SetGlobalDefaultError),
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Thread(error) => {
+                write!(f, "no thread can be started for the log ({error}): allow this user more of them")
+            }
+            Self::Taken(error) => write!(f, "this process logs already: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for InitError {}
+
+/// Sends the logs of this process, its panics included, to standard error.
 ///
 /// # Errors
-/// When the process sends them elsewhere already.
-pub fn init(log: &Log, clock: Clock) -> Result<Telemetry, tracing::subscriber::SetGlobalDefaultError> {
+/// When no thread can be started, or the process sends its logs elsewhere already.
+pub fn init(log: &Log, clock: Clock) -> Result<Telemetry, InitError> {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let (subscriber, telemetry) = subscriber(log, clock, colour, std::io::stderr);
-    tracing::subscriber::set_global_default(subscriber)?;
-    Ok(telemetry)
+    let lines = Queue::start(std::io::stderr(), |_, lost| tell_loss(lost)).map_err(InitError::Thread)?;
+    let (subscriber, switch) = subscriber(log, clock, colour, lines.clone());
+    tracing::subscriber::set_global_default(subscriber).map_err(InitError::Taken)?;
+    // The standard library's own hook writes to standard error, and waits for its reader.
+    std::panic::set_hook(Box::new(tell_panic));
+    Ok(Telemetry { switch, lines })
+}
+
+fn tell_loss(lines: u64) {
+    tracing::warn!(
+        target: queue::LOSS,
+        lines,
+        "log lines were lost here: standard error was not read fast enough; read it faster, or log less (log.access, log.level)"
+    );
+}
+
+fn tell_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let backtrace = Backtrace::capture();
+    tracing::error!(
+        target: "trust_gateway::panic",
+        thread = thread.name(),
+        place = panic.location().map(tracing::field::display),
+        backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(&backtrace)),
+        "{}",
+        panic.payload_as_str().unwrap_or("a panic without a message")
+    );
 }
 
 /// The subscriber behind [`init`], with a writer of the caller's choice.
@@ -54,13 +151,13 @@ pub fn subscriber<W>(
     clock: Clock,
     colour: bool,
     writer: W,
-) -> (impl Subscriber + Send + Sync + use<W>, Telemetry)
+) -> (impl Subscriber + Send + Sync + use<W>, Switch)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(filter(log));
     let time = WallTime(clock);
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     let lines = match log.format {
         LogFormat::Text => lines.event_format(TextLine { time, colour }).boxed(),
         LogFormat::Json => {
@@ -68,7 +165,7 @@ where
             lines.fmt_fields(JsonFields::new()).event_format(JsonLine { inner }).boxed()
         }
     };
-    (Registry::default().with(filter).with(lines), Telemetry { filter: handle })
+    (Registry::default().with(filter).with(lines), Switch(handle))
 }
 
 /// What is logged: our own events up to the level, those of libraries up to `info` unless everything is asked for.
@@ -82,7 +179,12 @@ fn filter(log: &Log) -> Targets {
     };
     let libraries = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::INFO) };
     let access = if log.access { LevelFilter::INFO } else { LevelFilter::OFF };
-    Targets::new().with_default(libraries).with_target("trust_gateway", level).with_target(ACCESS, access)
+    Targets::new()
+        .with_default(libraries)
+        .with_target("trust_gateway", level)
+        .with_target(ACCESS, access)
+        // Whatever else is wanted, a log with holes says so.
+        .with_target(queue::LOSS, level.max(LevelFilter::WARN))
 }
 
 /// The gateway's clock as the time of log lines.
@@ -215,12 +317,12 @@ mod tests {
     }
 
     /// Everything logged by `events`, under these settings.
-    fn logged(log: &Log, colour: bool, events: impl FnOnce(&Telemetry)) -> String {
+    fn logged(log: &Log, colour: bool, events: impl FnOnce(&Switch)) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
         let clock = Clock::manual(Timestamp(1_700_000_000_000_001));
-        let (subscriber, telemetry) = subscriber(log, clock, colour, move || writer.clone());
-        tracing::subscriber::with_default(subscriber, || events(&telemetry));
+        let (subscriber, switch) = subscriber(log, clock, colour, move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || events(&switch));
         let bytes = lines.0.lock().expect("no panic while it is held").clone();
         String::from_utf8(bytes).expect("text")
     }
@@ -284,12 +386,12 @@ mod tests {
 
     #[test]
     fn the_level_can_be_changed_while_running() {
-        let text = logged(&Log::default(), false, |telemetry| {
+        let text = logged(&Log::default(), false, |switch| {
             let say = |what: &str| tracing::debug!(target: "trust_gateway::proxy", "{what}");
             say("one");
-            telemetry.set(&Log { level: LogLevel::Debug, ..Log::default() });
+            switch.set(&Log { level: LogLevel::Debug, ..Log::default() });
             say("two");
-            telemetry.set(&Log::default());
+            switch.set(&Log::default());
             say("three");
         });
         assert!(text.contains("two") && text.lines().count() == 1, "{text}");
@@ -316,6 +418,50 @@ mod tests {
         };
         assert!(lines(LogLevel::Error, true) > 0);
         assert_eq!(lines(LogLevel::Trace, false), 0);
+    }
+
+    #[test]
+    fn access_lines_can_be_switched_off_and_on_while_running() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let text = logged(&Log { format, ..Log::default() }, false, |switch| {
+                for access in [true, false, true] {
+                    switch.set(&Log { format, access, ..Log::default() });
+                    tracing::info!(target: ACCESS, access, "call");
+                    tracing::info!(target: "trust_gateway", "other");
+                }
+            });
+            assert_eq!((text.matches("call").count(), text.matches("other").count()), (2, 3), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_with_holes_says_so_at_every_level() {
+        for (level, format) in [(LogLevel::Error, LogFormat::Text), (LogLevel::Info, LogFormat::Json)] {
+            let text = logged(&Log { level, format, access: false }, false, |_| tell_loss(3));
+            assert!(text.contains("log lines were lost here") && text.contains("log.access"), "{text}");
+            assert!(text.contains("lines=3") || text.contains("\"lines\":3"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_one_line_with_its_place_and_message() {
+        // Panics of other tests are told as ever.
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::thread::current().name() == Some("panics") { tell_panic(panic) } else { others(panic) }
+        }));
+        let panics = || {
+            logged(&Log { level: LogLevel::Error, ..Log::default() }, false, |_| {
+                std::panic::catch_unwind(|| panic!("two\n{}", "lines")).expect_err("it panics");
+            })
+        };
+        let thread = std::thread::Builder::new().name("panics".to_owned()).spawn(panics).expect("a thread");
+        let text = thread.join().expect("caught");
+        assert!(
+            text.contains("ERROR trust_gateway::panic: two\\nlines thread=\"panics\" place=src/telemetry.rs:"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 1, "{text}");
     }
 
     proptest! {

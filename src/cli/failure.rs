@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     NotFound(String, Vec<String>),
     /// Whoever read the output has read enough: no failure at all.
     ReaderGone,
+    /// It went wrong with this exit code, and the log ends with the reason.
+    Told(u8),
 }
 
 impl Failure {
@@ -39,6 +41,7 @@ impl Failure {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::ReaderGone => 0,
+            Self::Told(code) => *code,
             Self::Running(_) => 1,
             Self::Usage(..) => 2,
             Self::NotFound(..) => 3,
@@ -63,7 +66,7 @@ impl Failure {
             text
         };
         match self {
-            Self::ReaderGone => String::new(),
+            Self::ReaderGone | Self::Told(_) => String::new(),
             Self::Running(message) => block(message, &[]),
             Self::Usage(heading, lines) => block(heading, lines),
             Self::Refused { said, todo, .. } => block(said, todo),

@@ -145,6 +145,8 @@ pub fn run() -> ExitCode {
             let _ = std::io::stdout().lock().write_all(output.as_bytes());
             ExitCode::SUCCESS
         }
+        // Not even nothing is written: whoever reads standard error may have stopped reading.
+        Err(Failure::Told(code)) => ExitCode::from(code),
         Err(failure) => {
             let _ = std::io::stderr().lock().write_all(failure.text().as_bytes());
             ExitCode::from(failure.code())

@@ -12,7 +12,12 @@ use crate::telemetry::{self, Telemetry};
 pub(super) fn serve(config: Config, source: LoadSource) -> Result<(), Failure> {
     let clock = Clock::system();
     let telemetry = telemetry::init(&config.log, clock.clone()).map_err(|error| Failure::Running(error.to_string()))?;
-    super::control_runtime()?.block_on(run(config, source, clock, &telemetry))
+    let ran = super::control_runtime().and_then(|runtime| runtime.block_on(run(config, source, clock, &telemetry)));
+    ran.map_err(|failure| {
+        // Behind the log's lines, and with their patience: whoever reads them may have stopped reading.
+        telemetry.last_words(&failure.text());
+        Failure::Told(failure.code())
+    })
 }
 
 async fn run(config: Config, source: LoadSource, clock: Clock, telemetry: &Telemetry) -> Result<(), Failure> {

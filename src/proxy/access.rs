@@ -6,6 +6,7 @@
 
 use uuid::Uuid;
 
+use super::trace::TraceId;
 use crate::a2a::Operation;
 use crate::audit::record::{Intent, Outcome};
 use crate::telemetry::ACCESS;
@@ -20,6 +21,7 @@ pub(super) struct Facts {
     level: TrustLevel,
     operation: Operation,
     reason: Option<&'static str>,
+    trace: Option<TraceId>,
 }
 
 impl Facts {
@@ -31,6 +33,7 @@ impl Facts {
             level: intent.trust_level,
             operation: intent.operation,
             reason: intent.reason,
+            trace: intent.trace_id.as_deref().and_then(TraceId::parse),
         }
     }
 
@@ -53,6 +56,7 @@ impl Facts {
             reason = outcome.reason.or(self.reason),
             latency_ms = outcome.latency_ms,
             response_bytes = outcome.response_bytes,
+            trace_id = self.trace.map(tracing::field::display),
             "call"
         );
     }

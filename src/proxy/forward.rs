@@ -19,6 +19,7 @@ use super::live::{Cut, Tap};
 use super::reason::Reason;
 use super::refusal::{self, Refusal, RenderContext};
 use super::sign::{self, Statement};
+use super::trace::Trace;
 use super::upstream::{self, UpstreamError};
 use super::{Body, Peer, Settings, Worker, dialect};
 use crate::a2a::{Effect, EventScanner};
@@ -41,8 +42,7 @@ pub(super) struct Order<'a> {
     pub(super) settings: &'a Settings,
     pub(super) body: Bytes,
     pub(super) headroom: Headroom,
-    /// Begins a trace, where the caller has not.
-    pub(super) traceparent: Option<HeaderValue>,
+    pub(super) trace: Trace,
 }
 
 /// How an attempt ended that brought no answer.
@@ -115,9 +115,7 @@ impl Worker {
             let accept = if order.intent.operation.streams() { "text/event-stream" } else { "application/json" };
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         }
-        if let Some(begun) = &order.traceparent {
-            headers.insert("traceparent", begun.clone());
-        }
+        order.trace.pass(&mut headers, order.intent.request_id);
         if order.target.pass_authorization
             && let Some(own) = order.head.headers.get(AGENT_AUTHORIZATION)
         {

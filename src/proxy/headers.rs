@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Uri, Version};
-use uuid::Uuid;
 
 use crate::identity::API_KEY_HEADER;
 
@@ -204,39 +203,6 @@ fn acts_on_origin(name: &HeaderName) -> bool {
     )
 }
 
-/// The trace id of a valid W3C `traceparent` (version 00), 32 hex digits.
-#[must_use]
-pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all("traceparent").iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return None;
-    };
-    let text = value.to_str().ok()?;
-    let mut parts = text.split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let valid = hex(version, 2)
-        && version != "ff"
-        && (version != "00" || parts.next().is_none())
-        && hex(trace, 32)
-        && hex(parent, 16)
-        && hex(flags, 2)
-        && trace.bytes().any(|b| b != b'0')
-        && parent.bytes().any(|b| b != b'0');
-    valid.then_some(trace)
-}
-
-/// Begins a trace: a new `traceparent`, and its trace id.
-#[must_use]
-pub(super) fn begin_trace() -> (HeaderValue, Box<str>) {
-    let trace = Uuid::new_v4().as_simple().to_string();
-    let parent = &Uuid::new_v4().as_simple().to_string()[..16];
-    let value = HeaderValue::try_from(format!("00-{trace}-{parent}-00")).expect("hex and dashes");
-    (value, trace.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,17 +317,5 @@ mod tests {
         }
         let gzip = map(&[("host", "a"), ("content-encoding", "gzip")]);
         assert_eq!(check(Version::HTTP_11, &uri, &gzip), Err(BadHead::ContentEncoding));
-    }
-
-    #[test]
-    fn only_valid_trace_parents_continue_a_trace() {
-        let id = "0af7651916cd43dd8448eb211c80319c";
-        assert_eq!(trace_id(&map(&[("traceparent", &format!("00-{id}-b7ad6b7169203331-01"))])), Some(id));
-        for bad in ["", "00-0-0-0", &format!("00-{id}-0000000000000000-01"), &format!("ff-{id}-b7ad6b7169203331-01")] {
-            assert_eq!(trace_id(&map(&[("traceparent", bad)])), None, "{bad}");
-        }
-        let (value, begun) = begin_trace();
-        let headers = map(&[("traceparent", value.to_str().expect("ascii"))]);
-        assert_eq!(trace_id(&headers), Some(&*begun));
     }
 }

@@ -22,6 +22,7 @@ mod refuse;
 pub mod roots;
 mod route;
 pub mod sign;
+mod trace;
 mod upstream;
 
 use std::future::poll_fn;
@@ -58,6 +59,7 @@ pub use reason::Reason;
 use refusal::Refusal;
 use route::Surface;
 pub use route::is_call;
+use trace::Trace;
 use upstream::Pools;
 pub use upstream::UpstreamTls;
 
@@ -219,11 +221,8 @@ impl Worker {
         let permit = self.admit(call, &caller, &standing, &target)?;
 
         // A trace that begins here is found by its row, as one that the caller began.
-        let traceparent = call.intent.trace_id.is_none().then(|| {
-            let (traceparent, trace_id) = headers::begin_trace();
-            call.intent.trace_id = Some(trace_id);
-            traceparent
-        });
+        let trace = Trace::of(&head.headers);
+        call.intent.trace_id = Some(trace.id().to_string().into());
 
         // 8. Open the record. Nothing is forwarded before its intent is in the journal.
         let headroom = permit.headroom();
@@ -253,7 +252,7 @@ impl Worker {
             settings,
             body: bytes.clone(),
             headroom,
-            traceparent,
+            trace,
         };
         Ok(self.forward(open, passage, order).await)
     }
@@ -325,7 +324,7 @@ fn note_route(call: &mut Call, head: &Parts, rest: &str, surface: &Surface<'_>, 
         .get("a2a-version")
         .and_then(|value| value.to_str().ok())
         .map(|version| bounded(version, bound::WORD));
-    intent.trace_id = headers::trace_id(&head.headers).map(Into::into);
+    intent.trace_id = Trace::continued(&head.headers).map(|trace| trace.id().to_string().into());
     match surface {
         Surface::Card => intent.operation = Operation::GetAgentCard,
         Surface::Rest { operation, task_id } => {

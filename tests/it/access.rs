@@ -42,6 +42,8 @@ async fn every_call_has_one_line_that_agrees_with_its_row() {
     ids.push(client.answer().await.header("x-openagora-request-id").expect("refusals too").to_owned());
 
     let rows = gateway.rows().await;
+    // Lines are written by a thread of their own, soon after.
+    gateway.logs_times("\"target\":\"access\"", ids.len()).await;
     let told = lines(&gateway.log());
     assert_eq!(told.len(), ids.len(), "{told:?}");
     for id in &ids {
@@ -57,6 +59,7 @@ async fn every_call_has_one_line_that_agrees_with_its_row() {
             "reason",
             "latency_ms",
             "response_bytes",
+            "trace_id",
         ] {
             assert_eq!(line[field], row[field], "{field}: {line} {row}");
         }

@@ -213,6 +213,16 @@ async fn a_reload_takes_over_all_that_it_can_or_nothing() {
     write(&rules, &policy("rate = \"1000/s\", burst = 1000"));
     within("the rules alone have changed", async { while status().await != 200 {} }).await;
     gateway.logs("changed=\"policy.file\"").await;
+
+    // Without access lines; what is logged later comes later, so that none is still on its way.
+    let quiet = |level: &str| format!("[log]\naccess = false\nlevel = \"{level}\"\n[policy]\nfile = \"rules.toml\"\n");
+    write(&file, &quiet("info"));
+    gateway.logs_times("log.access\"", 2).await;
+    let before = gateway.log().matches("INFO access: call").count();
+    assert_eq!([status().await, status().await], [200; 2]);
+    write(&file, &quiet("debug"));
+    gateway.logs("changed=\"log.level\"").await;
+    assert_eq!(gateway.log().matches("INFO access: call").count(), before);
     gateway.kill().await;
 }
 

@@ -18,15 +18,24 @@ pub(crate) struct Process {
     child: Child,
     pub public: SocketAddr,
     pub admin: SocketAddr,
-    token: String,
+    pub token: String,
     log: PathBuf,
 }
 
 impl Process {
     /// Starts it in `dir`, with these settings in the environment, written `SECTION__KEY`, and waits until it serves.
     pub(crate) async fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::spawned(dir, &mut command(dir, settings)).await
+    }
+
+    /// Starts it like [`Process::start`], with `log` as its standard error.
+    pub(crate) async fn start_logging_to(log: Stdio, dir: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::spawned(dir, command(dir, settings).stderr(log)).await
+    }
+
+    async fn spawned(dir: &Path, command: &mut Command) -> Self {
         let log = dir.join("log");
-        let mut child = command(dir, settings).spawn().expect("the program starts");
+        let mut child = command.spawn().expect("the program starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let (mut public, mut admin) = (None, None);
         while public.is_none() || admin.is_none() {
@@ -46,7 +55,16 @@ impl Process {
 
     /// Starts it where it must fail; how it ended and what it said.
     pub(crate) async fn start_in_vain(dir: &Path, settings: &[(&str, &str)]) -> (ExitStatus, String) {
-        let mut child = command(dir, settings).spawn().expect("the program starts");
+        Self::failed(dir, &mut command(dir, settings)).await
+    }
+
+    /// Starts it where it must fail, with `log` as its standard error; how it ended.
+    pub(crate) async fn start_in_vain_logging_to(log: Stdio, dir: &Path, settings: &[(&str, &str)]) -> ExitStatus {
+        Self::failed(dir, command(dir, settings).stderr(log)).await.0
+    }
+
+    async fn failed(dir: &Path, command: &mut Command) -> (ExitStatus, String) {
+        let mut child = command.spawn().expect("the program starts");
         let status = within("the program gives up", child.wait()).await.expect("it can be waited for");
         (status, read(&dir.join("log")))
     }

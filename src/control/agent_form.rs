@@ -38,6 +38,7 @@ pub(super) fn read(members: &Members, current: Option<&AgentRow>, public_url: &s
         sign_large_bodies: members.flag("sign_large_bodies")?,
         http2: members.flag("http2")?,
         max_in_flight: members.number("max_in_flight")?,
+        health_interval_s: members.number("health_interval_s")?,
         timeouts: timeouts(members, current)?,
         upstream_credential: credential(members)?,
         reason: members.plain_text("reason")?,

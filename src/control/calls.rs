@@ -1,5 +1,7 @@
 //! `/api/calls`: the call log, newest first. Operators see all of it, an agent the calls it made or received.
 
+use std::collections::HashSet;
+
 use axum::Json;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
@@ -15,6 +17,7 @@ use super::view;
 use super::who::Asked;
 use crate::registry::Actor;
 use crate::store::call_query::{CallFilter, CallPage};
+use crate::store::rows::{AgentName, CallRow};
 
 /// A page of the call log.
 #[derive(Serialize, ToSchema)]
@@ -123,7 +126,7 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
     let mut rows = asked.control.store.calls(&filter, &CallPage { limit: page.limit + 1, ..page }).await?;
     let next = cursor::page(&mut rows, page.limit, |row| (row.called_at, row.id));
     readings::record(&asked, rows.len()).await?;
-    let calls = rows.iter().map(|row| view::call(row, &asked.who)).collect();
+    let calls = shown(&asked, &rows).await?;
     Ok(Json(CallList { calls, next }).into_response())
 }
 
@@ -146,8 +149,21 @@ async fn recorded(asked: &Asked) -> Result<Response, Problem> {
             None => seen.push((row.node_id, row.seq)),
         }
     }
-    let calls = rows.iter().map(|row| view::call(row, &asked.who)).collect();
+    let calls = shown(asked, &rows).await?;
     Ok(Json(CallList { calls, next: Some(record_cursor(&seen)) }).into_response())
+}
+
+async fn shown(asked: &Asked, rows: &[CallRow]) -> Result<Vec<view::Call>, Problem> {
+    let sides = rows.iter().flat_map(|row| [row.caller_agent_id, row.target_agent_id]);
+    let names = names(asked, sides).await?;
+    Ok(rows.iter().map(|row| view::call(row, &asked.who, &names)).collect())
+}
+
+/// The names of those of `agents` that are known: also of deleted ones, the log goes on naming them.
+pub(super) async fn names(asked: &Asked, agents: impl Iterator<Item = Option<Uuid>>) -> Result<view::Names, Problem> {
+    let ids: HashSet<Uuid> = agents.flatten().collect();
+    let found = asked.control.store.agent_names(&ids.into_iter().collect::<Vec<_>>()).await?;
+    Ok(found.into_iter().map(|AgentName { id, slug, name }| (id, view::NamedAgent { id, slug, name })).collect())
 }
 
 /// How far each node's record was read.
@@ -191,7 +207,9 @@ pub(super) async fn active(asked: Asked) -> Result<Response, Problem> {
         (made(query.agent) || received(query.agent)) && made(query.caller) && received(query.target)
     });
     open.sort_by_key(|call| std::cmp::Reverse((call.called_at, call.request_id)));
-    let calls = open.iter().map(|call| view::active_call(call, &asked.who)).collect();
+    let sides = open.iter().flat_map(|call| [call.caller_agent_id, call.target_agent_id]);
+    let names = names(&asked, sides).await?;
+    let calls = open.iter().map(|call| view::active_call(call, &asked.who, &names)).collect();
     Ok(Json(ActiveCalls { calls }).into_response())
 }
 

@@ -48,6 +48,9 @@ pub(super) struct AgentForm {
     http2: Option<bool>,
     /// Calls in flight at once; null: the default.
     max_in_flight: Option<u32>,
+    /// Seconds between two probes, from 10 to a week; null: the gateway's own interval.
+    #[schema(minimum = 10, maximum = 604_800)]
+    health_interval_s: Option<u32>,
     /// `connect_ms`, `first_byte_ms`, `read_first_byte_ms`, `idle_ms`.
     #[schema(value_type = Option<Object>)]
     timeouts: Option<Value>,

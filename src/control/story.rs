@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::calls;
 use super::problem::Problem;
 use super::readings;
 use super::view;
@@ -44,9 +45,9 @@ struct Explanation {
     /// The limit that decided, or was nearest.
     limit: Option<Limit>,
     /// Who called.
-    caller: Option<Side>,
+    caller: Option<view::NamedAgent>,
     /// Who was called.
-    target: Option<Side>,
+    target: Option<view::NamedAgent>,
     /// The connection between the two then.
     connection: Option<Tie>,
 }
@@ -59,18 +60,6 @@ struct Limit {
     name: String,
     /// Units, calls or streams.
     left: i64,
-}
-
-/// An agent by its names of now.
-#[derive(Serialize, ToSchema)]
-#[schema(as = NamedAgent)]
-struct Side {
-    /// Names it.
-    id: Uuid,
-    /// Null: it is gone.
-    slug: Option<String>,
-    /// Null: it is gone.
-    name: Option<String>,
 }
 
 /// A connection as it is now.
@@ -126,6 +115,10 @@ impl<'a> Facts<'a> {
             connection: call.connection_id,
             calls: 1,
         }
+    }
+
+    async fn names(&self, asked: &Asked) -> Result<view::Names, Problem> {
+        calls::names(asked, [self.caller, self.target].into_iter()).await
     }
 
     /// One or two sentences for people.
@@ -213,9 +206,11 @@ pub(super) async fn show(Path(id): Path<String>, asked: Asked) -> Result<Respons
     // Open ones first: a call that ends in between is in the log when that is read.
     let open = (asked.control.active_calls)();
     if let Some(call) = open.iter().filter(|call| call.request_id == id).find(sees) {
-        let mut shown = json!(view::active_call(call, &asked.who));
+        let facts = Facts::of_open(call);
+        let names = facts.names(&asked).await?;
+        let mut shown = json!(view::active_call(call, &asked.who, &names));
         shown["outcome"] = Value::Null;
-        return answer(shown, &Facts::of_open(call), &asked).await;
+        return answer(shown, &facts, &names, &asked).await;
     }
     if let Some(flush) = &asked.control.drain_flush {
         flush().await;
@@ -228,10 +223,12 @@ pub(super) async fn show(Path(id): Path<String>, asked: Asked) -> Result<Respons
              look in /api/calls by caller, target and time, or ask an operator",
         ));
     };
-    answer(json!(view::call(row, &asked.who)), &Facts::of_row(row), &asked).await
+    let facts = Facts::of_row(row);
+    let names = facts.names(&asked).await?;
+    answer(json!(view::call(row, &asked.who, &names)), &facts, &names, &asked).await
 }
 
-async fn answer(call: Value, facts: &Facts<'_>, asked: &Asked) -> Result<Response, Problem> {
+async fn answer(call: Value, facts: &Facts<'_>, names: &view::Names, asked: &Asked) -> Result<Response, Problem> {
     readings::record_as(asked, format!("id={}", call["id"].as_str().unwrap_or_default()), 1).await?;
     let target = facts.target.filter(|target| view::knows_target(&asked.who, *target, facts.reason));
     let connection = match facts.connection {
@@ -247,17 +244,9 @@ async fn answer(call: Value, facts: &Facts<'_>, asked: &Asked) -> Result<Respons
         reason: facts.reason.map(str::to_owned),
         text: facts.text(),
         limit: facts.limit.map(|(name, left)| Limit { name: name.to_owned(), left }),
-        caller: side(facts.caller, asked).await?,
-        target: side(target, asked).await?,
+        caller: facts.caller.and_then(|caller| names.get(&caller)).cloned(),
+        target: target.and_then(|target| names.get(&target)).cloned(),
         connection,
     };
     Ok(Json(Story { call, explanation }).into_response())
-}
-
-/// An agent by its names of now; the id alone where it is gone.
-async fn side(id: Option<Uuid>, asked: &Asked) -> Result<Option<Side>, Problem> {
-    let Some(id) = id else { return Ok(None) };
-    let row = asked.control.store.agent(id).await?;
-    let (slug, name) = row.map(|row| (row.slug, row.name)).unzip();
-    Ok(Some(Side { id, slug, name }))
 }

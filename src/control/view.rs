@@ -5,6 +5,8 @@ mod call;
 mod connection;
 mod operator;
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -16,6 +18,20 @@ pub(super) use operator::{Event, NewToken, Operator, event, operator};
 
 use crate::clock::Timestamp;
 use crate::store::rows::{HealthStatus, KeyRow};
+
+/// An agent by its names: those of now, or the last it had.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct NamedAgent {
+    /// Names it for good.
+    pub(super) id: Uuid,
+    /// Its name in addresses.
+    pub(super) slug: String,
+    /// Its name for people.
+    pub(super) name: String,
+}
+
+/// The names of agents, by their ids.
+pub(super) type Names = HashMap<Uuid, NamedAgent>;
 
 /// Health as people are shown it: an agent that answers now and then is online.
 pub(super) fn health(status: HealthStatus) -> &'static str {

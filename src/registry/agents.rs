@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::admission::{self, Admission, check_reason, check_state};
 use super::credential::UpstreamCredential;
+use super::health::INTERVALS;
 use super::names::{check_dialled_url, check_slug, check_subpath, check_text, check_url, slug_from};
 use super::network::NetworkRules;
 use super::secret::random_secret;
@@ -42,6 +43,7 @@ pub struct AgentChanges {
     pub sign_large_bodies: Option<bool>,
     pub http2: Option<bool>,
     pub max_in_flight: Option<Option<u32>>,
+    pub health_interval_s: Option<Option<u32>>,
     pub timeouts: Option<AgentTimeouts>,
     pub upstream_credential: Option<Option<UpstreamCredential>>,
     /// Why, in the words of whoever makes the change.
@@ -156,7 +158,8 @@ impl Registry {
                 row.updated_at = self.clock.wall();
                 let moved = before.endpoint_url != row.endpoint_url || before.card_url != row.card_url;
                 let enters = before.state != row.state && row.state == AdminState::Active;
-                to_probe = (moved || enters) && row.endpoint_url.is_some();
+                let rescheduled = before.health_interval_s != row.health_interval_s;
+                to_probe = (moved || enters || rescheduled) && row.endpoint_url.is_some();
                 if enters {
                     // What is known of it is from before: it is to be looked at first.
                     (row.health, row.health_reason, row.health_checked_at) = (HealthStatus::Unknown, None, None);
@@ -298,6 +301,16 @@ impl Registry {
                 return Err(RegistryError::invalid("max_in_flight", "must be at least 1"));
             }
             row.max_in_flight = limit;
+        }
+        if let Some(seconds) = changes.health_interval_s {
+            if seconds.is_some_and(|seconds| !INTERVALS.contains(&seconds)) {
+                let (least, most) = INTERVALS.into_inner();
+                return Err(RegistryError::invalid(
+                    "health_interval_s",
+                    format!("must be between {least} and {most} seconds, or null for the gateway's own interval"),
+                ));
+            }
+            row.health_interval_s = seconds;
         }
         if let Some(timeouts) = changes.timeouts {
             let AgentTimeouts { connect_ms, first_byte_ms, read_first_byte_ms, idle_ms } = timeouts;

@@ -6,6 +6,7 @@
 //! be back; a card that changed for the worse is held until an admin has seen it.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ const RETRY: Duration = Duration::from_secs(10);
 /// How often probes of one agent may be asked for.
 const ASKED_EVERY: Duration = Duration::from_secs(5);
 
-/// The shortest interval an agent may have of its own.
-const INTERVAL_MIN: u32 = 10;
+/// The seconds an agent may have as an interval of its own: up to a week.
+pub const INTERVALS: RangeInclusive<u32> = 10..=604_800;
 
 /// That many answers in a row that refuse the gateway's credential are no accident.
 const UNAUTHORIZED: u32 = 3;
@@ -292,7 +293,9 @@ impl Health {
 
     /// The time of the next probe: at the agent's interval, sooner while it is not clear how it is doing.
     fn next(&self, agent: &AgentRow, verdict: &Verdict, now: Timestamp) -> Timestamp {
-        let own = agent.health_interval_s.map(|seconds| Duration::from_secs(seconds.max(INTERVAL_MIN).into()));
+        let own = agent
+            .health_interval_s
+            .map(|seconds| Duration::from_secs(seconds.clamp(*INTERVALS.start(), *INTERVALS.end()).into()));
         let interval = own.unwrap_or(self.settings.interval);
         let wait = if verdict.unsettled() {
             interval.min(RETRY * (1 << verdict.bad_signs().saturating_sub(1).min(10)))

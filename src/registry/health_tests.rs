@@ -397,3 +397,23 @@ async fn an_agents_own_interval_counts() {
         assert!((wait * 900_000..=wait * 1_100_000).contains(&next), "{own:?}: {next}");
     }
 }
+
+#[tokio::test]
+async fn a_changed_interval_counts_at_once_also_where_a_probe_is_under_way() {
+    let scene = Scene::new("https://a.example/x").await;
+    scene.answer("https://a.example/x", Ok((405, "", None)));
+    let before = scene.probed().await;
+    assert_eq!(scene.health.probe_due().await.expect("probes"), 0);
+    let revision = scene.bench.store.directory_rows().await.expect("reads").revision;
+    let changes = AgentChanges { http2: Some(true), health_interval_s: Some(Some(10)), ..AgentChanges::default() };
+    scene.bench.registry.update_agent(&Actor::Agent(scene.agent), scene.agent, changes).await.expect("changes");
+    let changes = scene.bench.store.directory_changes(revision).await.expect("reads").expect("few");
+    assert_eq!(changes.agents, [scene.agent], "what else was changed is in the directory");
+
+    let late = scene.bench.store.set_health(&before, &before, Timestamp(i64::MAX / 2), None).await.expect("works");
+    assert!(!late, "a probe that began before must not set the old interval's turn");
+    assert_eq!(scene.health.probe_due().await.expect("probes"), 1);
+    assert_eq!(scene.health.probe_due().await.expect("probes"), 0);
+    scene.bench.clock.advance(Duration::from_secs(12));
+    assert_eq!(scene.health.probe_due().await.expect("probes"), 1);
+}

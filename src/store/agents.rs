@@ -235,9 +235,15 @@ impl Store {
             .await
             .map_err(StoreError::from)?;
         let mut row = read(&found)?;
+        let interval = row.health_interval_s;
         let event = change(&mut row)?;
         claim_slug(&mut tx, &row.slug, id).await?;
         bind(sqlx::query(UPDATE), &row).execute(&mut *tx).await.map_err(StoreError::from)?;
+        if row.health_interval_s != interval {
+            // A statement of its own: one that sets the time of a probe changes nothing else, as the directory sees it.
+            let now = sqlx::query("UPDATE agents SET next_probe_at = NULL WHERE id = $1").bind(id.to_string());
+            now.execute(&mut *tx).await.map_err(StoreError::from)?;
+        }
         events::write(&mut tx, &event).await?;
         tx.commit().await.map_err(StoreError::from)?;
         Ok(row)

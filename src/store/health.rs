@@ -63,8 +63,8 @@ impl Store {
     }
 
     /// Writes what a probe of `probed` found: health, card, held card and skills as in `found`, when to probe `next`, and the
-    /// event of a card that was held or let go. Nothing is written when the agent's endpoint or card address, or either card,
-    /// was changed meanwhile; `false` then.
+    /// event of a card that was held or let go. Nothing is written when the agent's endpoint or card address, its
+    /// interval or either card was changed meanwhile; `false` then.
     ///
     /// # Errors
     /// When the database cannot be written.
@@ -83,7 +83,7 @@ impl Store {
              skill_terms = CASE WHEN skills = $9 THEN $11 ELSE skill_terms END, \
              held_card = $12, held_card_at = $13, held_card_reason = $14, next_probe_at = $15 \
              WHERE id = $1 AND endpoint_url IS $2 AND card_url IS $3 AND card IS $16 AND held_card IS $17 \
-             AND state <> 'deleted'",
+             AND health_interval_s IS $18 AND state <> 'deleted'",
         )
         .bind(probed.id.to_string())
         .bind(probed.endpoint_url.clone())
@@ -102,6 +102,7 @@ impl Store {
         .bind(next.to_string())
         .bind(probed.card_json.clone())
         .bind(held(probed))
+        .bind(probed.health_interval_s.map(i64::from))
         .execute(&mut *tx)
         .await?;
         if done.rows_affected() == 0 {

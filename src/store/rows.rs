@@ -130,6 +130,17 @@ pub struct AgentRow {
     pub updated_at: Timestamp,
 }
 
+/// What people know an agent by.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AgentName {
+    /// The agent.
+    pub id: Uuid,
+    /// Of a deleted one: the last it had, which another may have by now.
+    pub slug: String,
+    /// For people.
+    pub name: String,
+}
+
 /// A card that an agent showed and that differs from the one served in a way an admin has to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldCard {

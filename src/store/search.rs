@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 use uuid::Uuid;
 
-use super::rows::{AdminState, AgentRow, HealthStatus};
+use super::rows::{AdminState, AgentName, AgentRow, HealthStatus};
 use super::{Store, StoreError, agents, columns};
 use crate::clock::Timestamp;
 
@@ -163,6 +164,27 @@ impl Store {
         .fetch_all(&self.reader)
         .await?;
         rows.iter().map(|row| Ok((columns::id(row, "id")?, row.try_get("count")?))).collect()
+    }
+
+    /// The names of those of these agents that there are or were.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn agent_names(&self, ids: &[Uuid]) -> Result<Vec<AgentName>, StoreError> {
+        let list = serde_json::Value::from(ids.iter().map(Uuid::to_string).collect::<Vec<_>>()).to_string();
+        // What a dot follows was added when somebody else took the slug over.
+        let rows = sqlx::query(
+            "SELECT id, CASE instr(slug, '.') WHEN 0 THEN slug ELSE substr(slug, 1, instr(slug, '.') - 1) END AS slug, \
+             name FROM agents WHERE id IN (SELECT value FROM json_each($1))",
+        )
+        .bind(list)
+        .fetch_all(&self.reader)
+        .await?;
+        let name = |row: &SqliteRow| {
+            let (slug, name) = (columns::text(row, "slug")?, columns::text(row, "name")?);
+            Ok(AgentName { id: columns::id(row, "id")?, slug, name })
+        };
+        rows.iter().map(name).collect()
     }
 }
 

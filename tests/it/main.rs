@@ -20,6 +20,7 @@ mod limits;
 mod logs;
 mod misbehaving;
 mod readme;
+mod registration;
 mod requests;
 mod revocation;
 mod secrets;

@@ -1,5 +1,8 @@
 """The running API is held to its own description: schemathesis makes requests from /openapi.json, good ones and bad ones."""
 
+import collections
+import json
+import re
 import subprocess
 
 import httpx
@@ -10,6 +13,9 @@ from gateway import Gateway, told
 
 # A fixed seed: a run that fails can be repeated.
 SEED = 20260401
+REPORT = "report.ndjson"
+# A run has at least so many answers, or it was none.
+LEAST = 200
 # With these a run would take away what it runs with: the operator, the agent, its key.
 SUICIDE = {
     "admin": ["remove_operator", "rotate_operator"],
@@ -27,10 +33,23 @@ CHECKS = [
 ]
 
 
+# As many as one run may be told to come back later, of all its answers: it is made to find out what the others say.
+TURNED_AWAY = 0.1
+
+
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory):
-    """A gateway of its own: an admin's run leaves nothing as it was."""
-    started = Gateway(tmp_path_factory.mktemp("fuzzed") / "data")
+    """A gateway of its own: an admin's run leaves nothing as it was. What comes from one address is hardly limited in it."""
+    directory = tmp_path_factory.mktemp("fuzzed")
+    policy = directory / "policy.toml"
+    told, found = re.subn(
+        r'(?m)^(source|credentials) = \{[^}]*\}',
+        r'\1 = { rate = "60000/min", burst = 60000 }',
+        (processes.ROOT / "policies/default.toml").read_text(),
+    )
+    assert found == 2, "the default policy's abuse limits are not where they were"
+    policy.write_text(told)
+    started = Gateway(directory / "data", {"TRUST_GATEWAY__POLICY__FILE": str(policy)})
     yield started
     started.stop()
 
@@ -54,15 +73,37 @@ def explore(directory, url, credential, who, examples):
     command += ["--suppress-health-check", "all", "--generation-with-security-parameters", "false"]
     for operation in SUICIDE[who]:
         command += ["--exclude-operation-id", operation]
+    command += ["--report", "ndjson", "--report-ndjson-path", str(directory / REPORT)]
     if credential:
         command += ["--header", f"Authorization: Bearer {credential}"]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+
+
+def statuses(value):
+    """The status of every answer in a report, however deep."""
+    if isinstance(value, dict):
+        if isinstance(value.get("status_code"), int):
+            yield value["status_code"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for member in value:
+            yield from statuses(member)
+
+
+def answered(report):
+    """How many answers there were, and how many of them told the run to come back later."""
+    counts = collections.Counter(
+        status for line in report.read_text(encoding="utf-8").splitlines() for status in statuses(json.loads(line))
+    )
+    return counts.total(), counts[429] + counts[503], counts
 
 
 def hold(tmp_path, gateway, who, examples):
     url, credential = door(gateway, who, f"fuzzing-{who}-{examples}")
     run = explore(tmp_path, url, credential, who, examples)
     assert run.returncode == 0, f"{run.stdout[-12000:]}\n{run.stderr[-2000:]}"
+    total, turned_away, counts = answered(tmp_path / REPORT)
+    assert total >= LEAST and turned_away <= TURNED_AWAY * total, f"this run has shown little: {counts}"
     # Whoever asked can still ask, or the run has shown less than it says.
     headers = {"Authorization": f"Bearer {credential}"} if credential else {}
     after = httpx.get(f"{url}/api/agents", headers=headers, timeout=30)

@@ -297,3 +297,37 @@ async fn whoever_follows_the_log_gets_each_row_once_and_always_a_next() {
     assert_eq!((numbers(&nothing), next(&nothing)), (vec![], next(&last)));
     api.admin(Method::GET, "/api/calls?order=sideways", None).await.is_problem(400);
 }
+
+#[tokio::test]
+async fn rows_name_both_sides_also_when_they_are_gone() {
+    let api = Api::new().await;
+    let (one, key_one) = api.agent("one").await;
+    let (two, _) = api.agent("two").await;
+    let nobody = Uuid::from_u128(99);
+    let hidden = CallRow { reason: Some("agent_not_found".to_owned()), ..row(3, id(&one), id(&two)) };
+    log(&api, vec![row(1, id(&one), id(&two)), row(2, nobody, id(&two)), hidden]).await;
+    *api.open_calls.lock().expect("lock") = vec![open(id(&one), id(&two))];
+
+    assert_eq!(api.admin(Method::DELETE, "/api/agents/two", None).await.status, 204);
+    // Somebody else is called that by now.
+    let heir = json!({"name": "Heir", "slug": "two", "url": "https://heir.example/"});
+    assert_eq!(api.admin(Method::POST, "/api/agents", Some(heir)).await.status, 201);
+
+    let first = json!({"id": one, "slug": "one", "name": "one"});
+    let second = json!({"id": two, "slug": "two", "name": "two"});
+    for path in ["/api/calls", "/api/calls?order=recorded"] {
+        let seen = api.admin(Method::GET, path, None).await.body;
+        let mut calls = seen["calls"].as_array().expect("a list").clone();
+        calls.sort_by_key(|call| call["seq"].as_i64());
+        assert_eq!((&calls[0]["caller"], &calls[0]["target"]), (&first, &second), "{path}");
+        assert_eq!((&calls[1]["caller"], &calls[1]["target"]), (&Value::Null, &second), "{path}");
+        assert_eq!((&calls[2]["caller"], &calls[2]["target"]), (&first, &second), "{path}");
+    }
+    let seen = api.public(Method::GET, "/api/calls", Some(&key_one), None).await.body;
+    assert_eq!((&seen["calls"][0]["caller"], &seen["calls"][0]["target"]), (&first, &Value::Null));
+    assert_eq!(seen["calls"][1]["target"], second);
+    let seen = api.public(Method::GET, "/api/calls/active", Some(&key_one), None).await.body;
+    assert_eq!((&seen["calls"][0]["caller"], &seen["calls"][0]["target"]), (&first, &second));
+    let story = api.admin(Method::GET, &format!("/api/calls/{}", Uuid::from_u128(1)), None).await.body;
+    assert_eq!((&story["explanation"]["target"], &story["call"]["target"]), (&second, &second));
+}

@@ -121,3 +121,30 @@ async fn a_rejected_card_is_not_held_again_until_it_changes() {
     let last = events(&api, &id, 1).await;
     assert_eq!(last[0].action, "agent.card_withdrawn");
 }
+
+#[tokio::test]
+async fn an_interval_of_its_own_is_set_by_the_owner_or_an_admin_between_ten_seconds_and_a_week() {
+    let api = Api::new().await;
+    let (id, key) = api.agent("adder").await;
+    let (_, other) = api.agent("other").await;
+    let path = format!("/api/agents/{id}");
+    for said in [json!(10), json!(604_800), json!(null)] {
+        let change = json!({"health_interval_s": said});
+        let row = api.public(Method::PATCH, &path, Some(&key), Some(change)).await;
+        assert_eq!((row.status.as_u16(), &row.body["health_interval_s"]), (200, &said), "{}", row.text);
+    }
+    let change = json!({"health_interval_s": 60});
+    assert_eq!(api.admin(Method::PATCH, &path, Some(change.clone())).await.body["health_interval_s"], 60);
+    for bad in [json!(0), json!(9), json!(604_801), json!("60"), json!(-60)] {
+        let change = json!({"health_interval_s": bad});
+        let refused = api.public(Method::PATCH, &path, Some(&key), Some(change)).await;
+        refused.is_problem(400);
+        assert!(refused.text.contains("health_interval_s"), "{}", refused.text);
+    }
+    api.public(Method::PATCH, &path, Some(&other), Some(change)).await.is_problem(403);
+    let edit = json!({"description": "new"});
+    let row = api.public(Method::PATCH, &path, Some(&key), Some(edit)).await;
+    assert_eq!(row.body["health_interval_s"], 60, "what is not said stays");
+    let body = json!({"name": "slow", "url": "https://slow.example/", "health_interval_s": 3_600});
+    assert_eq!(api.admin(Method::POST, "/api/agents", Some(body)).await.body["health_interval_s"], 3_600);
+}

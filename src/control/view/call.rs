@@ -4,6 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::{NamedAgent, Names};
 use crate::audit::record::Intent;
 use crate::clock::Timestamp;
 use crate::registry::Actor;
@@ -18,6 +19,10 @@ pub(in crate::control) struct Call {
     target_agent_id: Option<Uuid>,
     /// Who called; null: nobody known.
     caller_agent_id: Option<Uuid>,
+    /// Who was called, by its names; null: nobody known.
+    target: Option<NamedAgent>,
+    /// Who called, by its names; null: nobody known.
+    caller: Option<NamedAgent>,
     /// What the caller was to the target.
     trust_level: String,
     /// The status of the answer.
@@ -105,6 +110,10 @@ pub(in crate::control) struct ActiveCall {
     target_agent_id: Option<Uuid>,
     /// Who calls.
     caller_agent_id: Option<Uuid>,
+    /// Who is called, by its names; null: nobody known.
+    target: Option<NamedAgent>,
+    /// Who calls, by its names; null: nobody known.
+    caller: Option<NamedAgent>,
     /// What the caller is to the target.
     #[schema(value_type = String)]
     trust_level: crate::trust::TrustLevel,
@@ -152,13 +161,20 @@ pub(in crate::control) fn knows_target(who: &Actor, target: Uuid, reason: Option
     who.is_operator() || *who == Actor::Agent(target) || reason != Some("agent_not_found")
 }
 
+fn named(names: &Names, agent: Option<Uuid>) -> Option<NamedAgent> {
+    agent.and_then(|agent| names.get(&agent)).cloned()
+}
+
 /// A call that is over.
-pub(in crate::control) fn call(row: &CallRow, who: &Actor) -> Call {
+pub(in crate::control) fn call(row: &CallRow, who: &Actor, names: &Names) -> Call {
     let origin = knows_origin(who, row.caller_agent_id);
+    let target = row.target_agent_id.filter(|target| knows_target(who, *target, row.reason.as_deref()));
     Call {
         id: row.id,
-        target_agent_id: row.target_agent_id.filter(|target| knows_target(who, *target, row.reason.as_deref())),
+        target_agent_id: target,
         caller_agent_id: row.caller_agent_id,
+        target: named(names, target),
+        caller: named(names, row.caller_agent_id),
         trust_level: row.trust_level.clone(),
         status_code: row.status_code,
         latency_ms: row.latency_ms,
@@ -199,14 +215,17 @@ pub(in crate::control) fn call(row: &CallRow, who: &Actor) -> Call {
 }
 
 /// A call that is open.
-pub(in crate::control) fn active_call(call: &Intent, who: &Actor) -> ActiveCall {
+pub(in crate::control) fn active_call(call: &Intent, who: &Actor, names: &Names) -> ActiveCall {
     let origin = knows_origin(who, call.caller_agent_id);
+    let target = call.target_agent_id.filter(|target| knows_target(who, *target, call.reason));
     let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
     ActiveCall {
         id: call.request_id,
         called_at: call.called_at,
-        target_agent_id: call.target_agent_id,
+        target_agent_id: target,
         caller_agent_id: call.caller_agent_id,
+        target: named(names, target),
+        caller: named(names, call.caller_agent_id),
         trust_level: call.trust_level,
         credential_id: call.credential_id.filter(|_| origin),
         auth_method: call.auth_method.as_str(),

@@ -36,10 +36,13 @@ pub(super) async fn live() -> Response {
     Json(Word { status: "live", checks: None }).into_response()
 }
 
-/// What has to be well for calls to be answered; each with what is wrong with it.
+/// What is looked at, each with what is wrong with it. Without the first two no call is served; with the others behind, what is
+/// served is served as before.
 struct Checks {
     journal: Result<(), String>,
     database: Result<(), String>,
+    drain: Result<(), String>,
+    directory: Result<(), String>,
 }
 
 impl Checks {
@@ -49,16 +52,34 @@ impl Checks {
             Ok(Err(error)) => Err(format!("the database cannot be read: {error}")),
             Err(_) => Err(format!("the database has not answered for {} s", DATABASE_PATIENCE.as_secs())),
         };
-        Self { journal: (control.ready)(), database }
+        let gauges = (control.gauges)();
+        let (behind, stale) = (gauges.drain.behind.as_secs(), gauges.directory.behind);
+        let drain = || format!("calls could not be made rows for {behind} s: the journal keeps them");
+        let directory = || "changes are in the database and not in force: it could not be read again".to_owned();
+        Self {
+            journal: (control.ready)(),
+            database,
+            drain: if behind < 2 { Ok(()) } else { Err(drain()) },
+            directory: if stale { Err(directory()) } else { Ok(()) },
+        }
     }
 
     fn problem(&self) -> Option<&String> {
         self.journal.as_ref().err().or(self.database.as_ref().err())
     }
 
+    fn each(&self) -> [(&'static str, &Result<(), String>); 4] {
+        [
+            ("journal", &self.journal),
+            ("database", &self.database),
+            ("drain", &self.drain),
+            ("directory", &self.directory),
+        ]
+    }
+
     fn told(&self) -> BTreeMap<&'static str, String> {
         let word = |check: &Result<(), String>| check.as_ref().err().map_or("ok", String::as_str).to_owned();
-        BTreeMap::from([("journal", word(&self.journal)), ("database", word(&self.database))])
+        self.each().into_iter().map(|(name, check)| (name, word(check))).collect()
     }
 }
 
@@ -159,8 +180,7 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
     let by_status = of(&tally.connections_by_status);
     let count = |groups: &BTreeMap<String, i64>, name: &str| groups.get(name).copied().unwrap_or_default();
 
-    let mut warnings: Vec<String> =
-        [&checks.journal, &checks.database].into_iter().filter_map(|check| check.clone().err()).collect();
+    let mut warnings: Vec<String> = checks.each().into_iter().filter_map(|(_, check)| check.clone().err()).collect();
     for (n, what) in [
         (count(&by_state, "pending"), "agents wait for approval: an admin sets their state to active"),
         (tally.cards_held, "changed cards are held: an admin accepts or rejects them"),

@@ -140,7 +140,11 @@ impl Registry {
             let row =
                 current.cloned().unwrap_or(ConnectionRow { status: ConnectionStatus::Ended, message: None, ..fresh });
             let side = if who.is_admin() { Side::Operator } else { side_of(&row, wish.requester_id) };
-            return transition::apply(&row, Action::Block, side);
+            let mut next = transition::apply(&row, Action::Block, side)?;
+            if next.status != row.status {
+                next.resolved_at = Some(now);
+            }
+            return Ok(next);
         }
         let mut row = match current {
             None => fresh,

@@ -372,5 +372,8 @@ async fn status_is_for_operators_and_says_what_to_act_on() {
     let seen = api.admin(Method::GET, "/api/status", None).await;
     assert_eq!(seen.body["warnings"], json!(["journal down"]));
     let ready = api.operator(Method::GET, "/readyz", None, None).await;
-    assert_eq!(ready.body["checks"], json!({"journal": "journal down", "database": "ok", "drain": "ok", "directory": "ok"}));
+    assert_eq!(
+        ready.body["checks"],
+        json!({"journal": "journal down", "database": "ok", "drain": "ok", "directory": "ok"})
+    );
 }

@@ -195,6 +195,16 @@ proptest! {
     }
 }
 
+#[tokio::test]
+async fn a_request_that_is_answered_by_a_block_is_answered_then() {
+    let mut pair = Pair::new().await;
+    pair.take(&Step::Ask { by: Who::Second, at_once: None, reversed: false }).await;
+    pair.take(&Step::Wait).await;
+    pair.take(&Step::Ask { by: Who::First, at_once: Some(Action::Block), reversed: false }).await;
+    let row = pair.row().await.expect("there");
+    assert_eq!((row.status, row.resolved_at), (ConnectionStatus::Declined, Some(pair.bench.clock.wall())));
+}
+
 fn set(names: &[&str]) -> Option<OperationSet> {
     Some(OperationSet::from_names(names).expect("operations"))
 }

@@ -1,7 +1,6 @@
 //! `/api/agents`: registering, finding, reading, changing and deleting agents.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::Path;
@@ -18,7 +17,6 @@ use super::problem::Problem;
 use super::view;
 use super::who::Asked;
 use crate::clock::Timestamp;
-use crate::config::DurationText;
 use crate::limit::Abuse;
 use crate::registry::{Actor, Registration};
 use crate::store::rows::{AdminState, AgentRow, HealthStatus};
@@ -250,10 +248,7 @@ struct NewSecret {
 pub(super) async fn signing_secret(Path(name): Path<String>, asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
     let row = asked.visible_agent(&name).await?;
-    let wait = match asked.optional_members()?.plain_text("activate_after")? {
-        None => Duration::ZERO,
-        Some(text) => text.parse::<DurationText>().map_err(|why| Problem::invalid("activate_after", why))?.0,
-    };
+    let wait = asked.optional_members()?.duration("activate_after")?.flatten().unwrap_or_default();
     let made = asked.control.registry.rotate_signing_secret(&asked.who, row.id, wait).await?;
     let body = NewSecret {
         signing_secret: made.signing_secret,

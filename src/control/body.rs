@@ -1,11 +1,14 @@
 //! Reading what was sent: JSON members and query parameters, each with a complaint that names it. Members that are not
 //! known are ignored, as OpenAgora does.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::clock::Timestamp;
+use crate::config::DurationText;
 
 /// The members of a JSON object that was sent.
 pub(super) struct Members(Map<String, Value>);
@@ -76,13 +79,20 @@ impl Members {
         })
     }
 
-    /// A duration in milliseconds: `"500ms"`, `"10s"`, `"5min"`, `"1h"`, `"30d"`, or a number of seconds.
-    pub(super) fn duration_ms(&self, name: &str) -> Said<u64> {
-        self.said(name, "a duration such as \"60s\" or \"5min\"", |value| match value {
-            Value::Number(seconds) => seconds.as_u64()?.checked_mul(1_000),
-            Value::String(text) => read_duration_ms(text),
-            _ => None,
-        })
+    /// A duration: `"500ms"`, `"10s"`, `"5min"`, `"1h"`, `"30d"`, or a number of seconds.
+    pub(super) fn duration(&self, name: &str) -> Said<Duration> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(Value::Null) => Ok(Some(None)),
+            Some(Value::String(text)) => match text.parse::<DurationText>() {
+                Ok(duration) => Ok(Some(Some(duration.0))),
+                Err(why) => Err(Problem::invalid(name, why)),
+            },
+            Some(value) => match value.as_u64() {
+                Some(seconds) => Ok(Some(Some(Duration::from_secs(seconds)))),
+                None => Err(Problem::invalid(name, "must be a duration such as \"60s\" or \"5min\"")),
+            },
+        }
     }
 
     /// A word of a fixed set.
@@ -91,17 +101,9 @@ impl Members {
     }
 }
 
-fn read_duration_ms(text: &str) -> Option<u64> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-    let unit = match unit.trim() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(unit)
+/// As the registry keeps it.
+pub(super) fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The query parameters that were sent. Empty ones count as not sent: that is what forms do.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::body::Members;
+use super::body::{Members, whole_millis};
 use super::cursor;
 use super::forms::{ConnectionChange, ConnectionForm};
 use super::history;
@@ -95,7 +95,7 @@ fn terms(members: &Members) -> Result<Terms, Problem> {
 fn period(limits: &Members) -> Result<Option<u64>, Problem> {
     match limits.number("period_ms")? {
         Some(ms) => Ok(ms.map(u64::from)),
-        None => Ok(limits.duration_ms("period")?.flatten()),
+        None => Ok(limits.duration("period")?.flatten().map(whole_millis)),
     }
 }
 

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::agents::no_store;
+use super::body::whole_millis;
 use super::forms::{KeyForm, RotationForm};
 use super::problem::Problem;
 use super::view;
@@ -90,7 +91,7 @@ pub(super) async fn rotate(Path(id): Path<String>, asked: Asked) -> Result<Respo
     let rotation = Rotation {
         name: members.plain_text("name")?,
         expires_at: members.time("expires_at")?,
-        grace_ms: members.duration_ms("grace")?.flatten().unwrap_or(DEFAULT_GRACE_MS),
+        grace_ms: members.duration("grace")?.flatten().map_or(DEFAULT_GRACE_MS, whole_millis),
     };
     let (row, key) = asked.control.registry.rotate_key(&asked.who, id, rotation).await?;
     Ok(made(&asked, &row, key))

@@ -142,7 +142,7 @@ tests() {
 tests "Rust tests" cargo test --locked --no-fail-fast
 options=()
 if [ "$long" = yes ]; then
-    PROPTEST_CASES=2000 tests "Rust tests, long runs" cargo test --locked --no-fail-fast -- --include-ignored
+    PROPTEST_CASES=500 tests "Rust tests, long runs" cargo test --locked --no-fail-fast -- --include-ignored
     options=(--long)
 fi
 # The children talk on the loopback only, which a proxy for the way out must not see.

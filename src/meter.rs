@@ -1,11 +1,13 @@
 //! Counts of calls for `/metrics`: each worker keeps its own, whoever asks adds them up.
 //!
-//! Promises: a call costs a few relaxed additions to memory that no other worker writes; what is counted by is bounded: the
-//! agents that are registered, operations, outcomes and reasons of fixed sets. Knows no text format and no HTTP.
+//! Promises: a call costs a look-up and a few additions in memory that no other worker writes; whoever reads takes the lock of
+//! that memory for a moment, and nobody else does. What is counted by is bounded: the agents that are registered, operations,
+//! outcomes and reasons of fixed sets. Knows no text format and no HTTP.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use uuid::Uuid;
 
 use crate::a2a::Operation;
@@ -171,9 +173,9 @@ pub struct Durations {
 /// The counts of one worker.
 #[derive(Debug, Default)]
 pub struct Meter {
-    agents: DashMap<Uuid, Box<Calls>>,
+    agents: DashMap<Uuid, Box<Calls>, RandomState>,
     nobody: Calls,
-    reasons: DashMap<&'static str, u64>,
+    reasons: DashMap<&'static str, u64, RandomState>,
     latency: [Histogram; Class::ALL.len()],
     first_byte: [Histogram; Class::ALL.len()],
     request_bytes: AtomicU64,

@@ -17,10 +17,12 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::problem::Problem;
+use super::status::DATABASE_PATIENCE;
 use super::who::Asked;
 use crate::audit::drain::Lag;
 use crate::directory::Directory;
 use crate::meter::{self, BOUNDS_MS, Class, Durations, Totals};
+use crate::store::Tally;
 use crate::vitals::BreakerState;
 
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -71,7 +73,8 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
     let page = Page {
         totals: meter::totals(control.meters.iter().map(|meter| &**meter)),
         directory: control.directory.load_full(),
-        tally: control.store.tally().await?,
+        // Without the database there is less to tell, and more that has to be.
+        tally: tokio::time::timeout(DATABASE_PATIENCE, control.store.tally()).await.ok().and_then(Result::ok),
         open_calls: open.len(),
         open_streams: open.iter().filter(|call| call.operation.streams()).count(),
         limiter_keys: control.limits.keys(),
@@ -118,7 +121,7 @@ impl Process {
 struct Page {
     totals: Totals,
     directory: Arc<Directory>,
-    tally: crate::store::Tally,
+    tally: Option<Tally>,
     open_calls: usize,
     open_streams: usize,
     limiter_keys: [usize; 3],
@@ -205,10 +208,16 @@ impl Collector for Page {
 
 impl Page {
     fn calls(&self, families: &mut Families<'_>) -> fmt::Result {
-        // Agents by their slugs of now; those that are gone are added up with calls that named none.
+        // Agents by their slugs of now. The series of one that is gone ends: added to another it would jump, and fall again.
         let mut by_slug: BTreeMap<(String, usize, usize, usize), f64> = BTreeMap::new();
         for count in &self.totals.calls {
-            let agent = count.agent.and_then(|id| self.directory.agent(id)).map_or("none", |agent| &agent.slug);
+            let agent = match count.agent {
+                None => "none",
+                Some(id) => match self.directory.agent(id) {
+                    Some(agent) => &*agent.slug,
+                    None => continue,
+                },
+            };
             let key = (agent.to_owned(), count.operation as usize, count.decision as usize, count.ending as usize);
             *by_slug.entry(key).or_default() += count.calls as f64;
         }
@@ -237,16 +246,20 @@ impl Page {
         let of = |name: &'static str, groups: &[(String, i64)]| {
             groups.iter().map(move |(word, n)| (vec![label(name, word.clone())], *n)).collect::<Vec<_>>()
         };
-        families.gauges("agents", "Agents by admin state", of("state", &self.tally.agents_by_state))?;
-        families.gauges("agents_health", "Agents in service by health", of("health", &self.tally.agents_by_health))?;
-        families.gauges("connections", "Agreements by status", of("status", &self.tally.connections_by_status))?;
-        families.gauge(
-            "connections_blocked",
-            "Those with a block on either side",
-            None,
-            self.tally.connections_blocked,
-        )?;
-        families.gauge("cards_held", "Changed cards that wait for an admin", None, self.tally.cards_held)?;
+        families.gauge("database_readable", "1 while the database answers", None, i64::from(self.tally.is_some()))?;
+        if let Some(tally) = &self.tally {
+            families.gauges("agents", "Agents by admin state", of("state", &tally.agents_by_state))?;
+            families.gauges("agents_health", "Agents in service by health", of("health", &tally.agents_by_health))?;
+            families.gauges("connections", "Agreements by status", of("status", &tally.connections_by_status))?;
+            families.gauge(
+                "connections_blocked",
+                "Those with a block on either side",
+                None,
+                tally.connections_blocked,
+            )?;
+            families.gauge("cards_held", "Changed cards that wait for an admin", None, tally.cards_held)?;
+            families.gauge("database_size", "The database", Some(&Unit::Bytes), tally.bytes)?;
+        }
         let breakers = || self.directory.agents().filter(|agent| agent.endpoint.is_some());
         let states = breakers().filter_map(|agent| {
             // The closed ones go without saying.
@@ -272,7 +285,6 @@ impl Page {
         let behind = drain.behind.as_secs_f64();
         families.gauge("drain_behind", "How long rows could not be written", Some(&Unit::Seconds), behind)?;
         families.counter("drain_failures", "How often rows could not be written", drain.failures)?;
-        families.gauge("database_size", "The database", Some(&Unit::Bytes), self.tally.bytes)?;
         let behind = i64::from(directory.behind);
         families.gauge("directory_behind", "1 while changes are not in force", None, behind)?;
         families.gauge("directory_revision", "The last change in force", None, self.directory.revision())?;

@@ -17,7 +17,7 @@ use super::{Control, Door, Entry};
 use crate::clock::Timestamp;
 
 /// Longer than that, a database is as good as away.
-const DATABASE_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const DATABASE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A word on how the gateway is.
 #[derive(Serialize, ToSchema)]

@@ -45,6 +45,11 @@ impl Facts {
         Self { request_id, ..self }
     }
 
+    /// The same call, which could not be recorded and was refused for that.
+    pub(super) fn refused(self) -> Self {
+        Self { decision: Decision::Refused, ..self }
+    }
+
     /// Counts the call and writes the line.
     pub(super) fn tell(&self, outcome: &Outcome, meter: &Meter) {
         meter.ended(&Ended {

@@ -142,7 +142,7 @@ impl Call {
                 // What the caller will be answered instead.
                 let reason = Some(Reason::JournalDown.word());
                 let refused = Outcome { ending: Ending::Refused, reason, ..self.outcome(Ending::Refused, 503) };
-                facts.tell(&refused, &self.meter);
+                facts.refused().tell(&refused, &self.meter);
             }
         }
         recorded

@@ -234,7 +234,10 @@ impl Run {
         let mut follower = loop {
             match self.begin().await {
                 Ok(follower) => break follower,
-                Err(error) => backoff.pause(&error).await,
+                Err(error) => {
+                    self.failed();
+                    backoff.pause(&error).await;
+                }
             }
         };
         let mut forget_at = self.clock.nanos().saturating_add(FORGET_NANOS);
@@ -289,6 +292,11 @@ impl Run {
         Ok(Follower::living(self.source.clone(), seq))
     }
 
+    fn failed(&self) {
+        self.requests.failures.fetch_add(1, Ordering::Relaxed);
+        self.requests.failing.store(true, Ordering::Relaxed);
+    }
+
     /// Reads until there is nothing more, and commits it.
     async fn pass(&self, mut follower: Follower, finish: bool) -> Follower {
         let mut backoff = Backoff::new();
@@ -303,8 +311,7 @@ impl Run {
                     return follower;
                 }
                 Err(error) => {
-                    self.requests.failures.fetch_add(1, Ordering::Relaxed);
-                    self.requests.failing.store(true, Ordering::Relaxed);
+                    self.failed();
                     backoff.pause(&error).await;
                 }
             }

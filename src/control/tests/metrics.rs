@@ -38,7 +38,6 @@ async fn calls_are_told_by_agent_operation_decision_and_outcome_added_up_over_wo
     assert!(page.headers["content-type"].to_str().is_ok_and(|text| text.starts_with("application/openmetrics-text")));
     for line in [
         r#"trust_gateway_calls_total{agent="weather",operation="SendMessage",decision="allowed",outcome="completed"} 2.0"#,
-        r#"trust_gateway_calls_total{agent="none",operation="SendMessage",decision="allowed",outcome="completed"} 2.0"#,
         r#"trust_gateway_calls_total{agent="none",operation="SendMessage",decision="refused",outcome="refused"} 2.0"#,
         r#"trust_gateway_call_reasons_total{reason="agent_not_found"} 2.0"#,
         r#"trust_gateway_call_duration_seconds_bucket{le="0.025",class="work"} 0"#,
@@ -50,9 +49,26 @@ async fn calls_are_told_by_agent_operation_decision_and_outcome_added_up_over_wo
         r#"trust_gateway_agents{state="active"} 1"#,
         "trust_gateway_recording 1",
         "# EOF",
+        "trust_gateway_database_readable 1",
     ] {
         assert!(page.text.lines().any(|found| found == line), "{line}\n{}", page.text);
     }
+    let gone = r#"{agent="none",operation="SendMessage",decision="allowed""#;
+    assert!(!page.text.contains(gone), "calls to an agent that is gone are nobody else's: {}", page.text);
+}
+
+#[tokio::test]
+async fn without_the_database_the_rest_is_told() {
+    let api = Api::new().await;
+    assert_eq!(api.admin(Method::GET, "/metrics", None).await.status, 200);
+    // The token is in the database, too: only what comes after it can be missing.
+    let file = format!("sqlite:{}", api.bench.dir.path().join("gateway.db").display());
+    let other = sqlx::SqlitePool::connect(&file).await.expect("opens");
+    sqlx::query("ALTER TABLE connections RENAME TO hidden").execute(&other).await.expect("renamed");
+    let page = api.admin(Method::GET, "/metrics", None).await;
+    assert_eq!(page.status, 200, "{}", page.text);
+    assert!(page.text.contains("trust_gateway_database_readable 0\n"), "{}", page.text);
+    assert!(page.text.contains("trust_gateway_recording 1\n") && !page.text.contains("trust_gateway_agents{"));
 }
 
 #[tokio::test]

@@ -26,19 +26,32 @@ use crate::store::{AgentFilter, AgentPage};
 const WAITING: &str = "Keep api_key and signing_secret now: neither is shown again. The agent is waiting for an operator's \
     approval: until then it is in no list, is not called and cannot call.";
 
+/// The longest text to look for.
+const WANTED_MAX: usize = 500;
+
+/// A text to look for. Bounded, because the database gives up on long ones, and strangers may ask.
+fn wanted(asked: &Asked, names: &[&str]) -> Result<Option<String>, Problem> {
+    match asked.parameters.text(names) {
+        Some(text) if text.len() > WANTED_MAX => {
+            Err(Problem::invalid(names[0], format!("is longer than {WANTED_MAX} bytes: look for less")))
+        }
+        found => Ok(found.map(str::to_owned)),
+    }
+}
+
 fn filter(asked: &Asked) -> Result<AgentFilter, Problem> {
     let health = |word: &str| HealthStatus::from_word(word).filter(|status| *status != HealthStatus::Degraded);
     Ok(AgentFilter {
-        text: asked.parameters.text(&["q", "search"]).map(str::to_owned),
-        skill: asked.parameters.text(&["skill"]).map(str::to_owned),
+        text: wanted(asked, &["q", "search"])?,
+        skill: wanted(asked, &["skill"])?,
         health: asked.parameters.word("status", "online, offline or unknown", health)?,
-        tag: asked.parameters.text(&["tag"]).map(str::to_owned),
+        tag: wanted(asked, &["tag"])?,
         // What a state is to those who see active agents only, nobody need know.
         state: match asked.who.is_operator() {
             true => asked.parameters.word("state", "pending, active or disabled", AdminState::from_word)?,
             false => None,
         },
-        provider: asked.parameters.text(&["provider"]).map(str::to_owned),
+        provider: wanted(asked, &["provider"])?,
         public_only: !asked.who.is_operator(),
     })
 }

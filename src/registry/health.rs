@@ -22,7 +22,7 @@ use super::verdict::{Sign, Verdict};
 use super::{Actor, Registry, RegistryError, cards};
 use crate::clock::Timestamp;
 use crate::store::StoreError;
-use crate::store::rows::{AgentRow, HealthStatus};
+use crate::store::rows::{AdminState, AgentRow, HealthStatus};
 use crate::vitals::{Ailment, Counts, Vitals};
 
 /// How soon an agent that failed is probed again; doubled each time, up to its interval.
@@ -199,6 +199,12 @@ impl Health {
             return Err(RegistryError::Forbidden("only the agent itself or an admin can have it probed".to_owned()));
         }
         let agent = self.registry.store.agent(id).await?.ok_or(RegistryError::NotFound("agent"))?;
+        // Or strangers could have the gateway ask whom they like before anybody has approved of them.
+        if agent.state == AdminState::Pending && !who.is_admin() {
+            return Err(RegistryError::Forbidden(
+                "the agent is waiting for approval: it is probed once an operator has approved it".to_owned(),
+            ));
+        }
         let endpoint = agent.endpoint_url.as_deref().and_then(|text| Url::parse(text).ok());
         let endpoint = endpoint.ok_or_else(|| RegistryError::invalid("endpoint_url", "a client cannot be probed"))?;
         {

@@ -38,6 +38,11 @@ async fn an_agent_that_waits_for_approval_exists_for_itself_and_operators_only()
     let refused = api.public(Method::POST, "/api/connections", Some(&key), Some(wish.clone())).await;
     refused.is_problem(403);
     assert!(refused.text.contains("waiting for approval"), "{}", refused.text);
+    let probe = format!("{own}/probe");
+    let refused = api.public(Method::POST, &probe, Some(&key), None).await;
+    refused.is_problem(403);
+    assert!(refused.text.contains("waiting for approval"), "{}", refused.text);
+    assert_eq!(api.admin(Method::POST, &probe, None).await.status, 200, "who decides may look first");
     let refused = api.public(Method::GET, "/api/agents/other/extended-card", Some(&key), None).await;
     refused.is_problem(403);
     assert!(refused.text.contains("waiting"), "{}", refused.text);

@@ -350,3 +350,20 @@ async fn every_change_is_noted_with_its_author_and_without_secrets() {
     let text = format!("{events:?}");
     assert!(text.contains("***") && !text.contains("canary-token") && !text.contains(&key));
 }
+
+#[tokio::test]
+async fn a_search_too_long_for_the_database_is_refused_and_every_other_is_answered() {
+    let api = Api::new().await;
+    let words = |word: &str, count| vec![word; count].join("+");
+    for name in ["q", "search", "skill", "tag", "provider"] {
+        for text in [words("a", 4_000), words("abc", 4_000), "x".repeat(60_000)] {
+            for path in ["/api/agents", "/api/agents/find"] {
+                api.public(Method::GET, &format!("{path}?{name}={text}"), None, None).await.is_problem(400);
+            }
+        }
+        for text in [words("a", 250), words("abc", 125), "x".repeat(500)] {
+            let found = api.public(Method::GET, &format!("/api/agents?{name}={text}"), None, None).await;
+            assert_eq!(found.body["total"], 0, "{}", found.text);
+        }
+    }
+}

@@ -360,10 +360,6 @@ impl Health {
         if matches!(finding.sign, Sign::Well(_)) && took > timeout / 2 {
             finding.sign = Sign::Ill(Ailment::Slow);
         }
-        match &finding.validator {
-            Some(validator) => locked(&self.validators).insert(agent.id, validator.clone()),
-            None => locked(&self.validators).remove(&agent.id),
-        };
         self.keep(agent, Some(&endpoint), finding).await
     }
 
@@ -382,7 +378,13 @@ impl Health {
             None => None,
         };
         let next = self.next(&agent, &verdict, now);
-        let written = self.registry.store.set_health(&agent, &found, next, event.as_ref()).await?;
+        let written = self.registry.store.set_health(&agent, &found, next, event.as_ref()).await;
+        // Of a card that was not kept the agent must not say next time that it is still the same.
+        match finding.validator.filter(|_| matches!(written, Ok(true))) {
+            Some(validator) => locked(&self.validators).insert(agent.id, validator),
+            None => locked(&self.validators).remove(&agent.id),
+        };
+        let written = written?;
         if written {
             tell(&agent, &found, "probe");
             if let Some(held) = found.held_card.as_ref().filter(|_| event.is_some()) {

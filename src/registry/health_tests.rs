@@ -150,6 +150,32 @@ async fn an_unchanged_card_is_asked_for_conditionally_and_rebuilds_nothing() {
 }
 
 #[tokio::test]
+async fn a_card_that_could_not_be_kept_is_asked_for_whole_again() {
+    let mut scene = Scene::new("https://a.example/x").await;
+    let place = "https://a.example/x/.well-known/agent-card.json";
+    scene.answer(place, Ok((200, CARD, Some("\"1\""))));
+    scene.probed().await;
+
+    let meddled: Arc<Mutex<Option<Uuid>>> = Arc::new(Mutex::new(Some(scene.agent)));
+    let (fetch, registry) = (Arc::clone(&scene.health.fetch), Arc::clone(&scene.bench.registry));
+    scene.health.fetch = Arc::new(move |request: FetchRequest| {
+        let (answer, registry, meddled) = (fetch(request), Arc::clone(&registry), Arc::clone(&meddled));
+        Box::pin(async move {
+            let agent = meddled.lock().expect("lock").take();
+            if let Some(agent) = agent {
+                let changes = AgentChanges { health_interval_s: Some(Some(300)), ..AgentChanges::default() };
+                registry.update_agent(&admin(), agent, changes).await.expect("changed while it is probed");
+            }
+            answer.await
+        })
+    });
+    const NEXT: &str = r#"{"name":"a","url":"http://0.0.0.0:8000","skills":[{"id":"s2","name":"Product"}]}"#;
+    scene.answer(place, Ok((200, NEXT, Some("\"2\""))));
+    assert_eq!(scene.probed().await.card_json.as_deref(), Some(CARD.as_bytes()), "it was changed meanwhile");
+    assert_eq!(scene.probed().await.card_json.as_deref(), Some(NEXT.as_bytes()));
+}
+
+#[tokio::test]
 async fn a_card_that_goes_away_is_kept_while_the_agent_is_down() {
     let scene = Scene::new("https://a.example/x").await;
     let place = "https://a.example/x/.well-known/agent-card.json";

@@ -174,8 +174,10 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
         ..ConnectionFilter::default()
     };
     let after = asked.parameters.word("next", "the next of the page before", cursor::read)?;
+    // A cursor says where the page begins; its number, sent along, says nothing more.
+    let offset = if after.is_some() { 0 } else { (page - 1) * limit };
     // One more than is shown tells whether there is another page.
-    let mut rows = asked.control.store.connections(&filter, after, limit + 1, (page - 1) * limit).await?;
+    let mut rows = asked.control.store.connections(&filter, after, limit + 1, offset).await?;
     let next = cursor::page(&mut rows, limit, |row| (row.created_at, row.id));
     let mut connections = Vec::with_capacity(rows.len());
     for row in &rows {

@@ -83,7 +83,7 @@ fn read_digest(text: &str) -> Option<[u8; 32]> {
 #[utoipa::path(post, path = "/api/keys/{id}/rotate", operation_id = "rotate_key", tag = "keys",
     params(("id" = String, Path, description = "The old key's id")), request_body = RotationForm,
     responses((status = 201, description = "The new key", body = view::NewKey),
-        (status = 409, description = "The agent has as many keys as it may have, or the old one is being rotated")))]
+        (status = 409, description = "The agent has as many keys as it may have")))]
 pub(super) async fn rotate(Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
     let id = Uuid::parse_str(&id).map_err(|_| Problem::not_found("Key not found"))?;

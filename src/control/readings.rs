@@ -21,25 +21,24 @@ const REMEMBERED_MAX: usize = 10_000;
 pub struct Readings(Mutex<HashMap<(String, String), Timestamp>>);
 
 impl Readings {
-    /// Whether this is one that is not recorded yet.
-    fn begins(&self, actor: &str, query: &str, now: Timestamp) -> bool {
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = |at: Timestamp| now.0.saturating_sub(at.0) >= ONE_READING_US;
-        let key = (actor.to_owned(), query.to_owned());
-        if recent.get(&key).is_some_and(|at| !over(*at)) {
-            return false;
-        }
-        recent.retain(|_, at| !over(*at));
-        if recent.len() < REMEMBERED_MAX {
-            recent.insert(key, now);
-        }
-        true
+    /// Whether it is recorded already.
+    fn is_recorded(&self, actor: &str, query: &str, now: Timestamp) -> bool {
+        let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.get(&(actor.to_owned(), query.to_owned())).is_some_and(|at| !is_over(*at, now))
     }
 
-    fn forget(&self, actor: &str, query: &str) {
+    /// Remembers one that was recorded. Only then: of two at once, the second must not be shown what nobody wrote down.
+    fn remember(&self, actor: String, query: String, now: Timestamp) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.remove(&(actor.to_owned(), query.to_owned()));
+        recent.retain(|_, at| !is_over(*at, now));
+        if recent.len() < REMEMBERED_MAX {
+            recent.insert((actor, query), now);
+        }
     }
+}
+
+fn is_over(at: Timestamp, now: Timestamp) -> bool {
+    now.0.saturating_sub(at.0) >= ONE_READING_US
 }
 
 /// Records that the asker, if it is an operator, is shown `rows` rows of the log.
@@ -58,14 +57,12 @@ pub(super) async fn record_as(asked: &Asked, query: String, rows: usize) -> Resu
     if !asked.who.is_operator() {
         return Ok(());
     }
-    let actor = asked.who.word();
-    if !asked.control.readings.begins(&actor, &query, asked.control.registry.clock().wall()) {
+    let (actor, now) = (asked.who.word(), asked.control.registry.clock().wall());
+    if asked.control.readings.is_recorded(&actor, &query, now) {
         return Ok(());
     }
-    let recorded =
-        asked.control.registry.record_reading(&asked.who, "calls.read", json!({"query": query, "rows": rows}));
-    recorded.await.map_err(|error| {
-        asked.control.readings.forget(&actor, &query);
-        error.into()
-    })
+    let what = json!({"query": query, "rows": rows});
+    asked.control.registry.record_reading(&asked.who, "calls.read", what).await?;
+    asked.control.readings.remember(actor, query, now);
+    Ok(())
 }

@@ -69,6 +69,7 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
         ("upstream.idle", upstream.idle),
         ("upstream.pool_idle", upstream.pool_idle),
         ("health.timeout", health.timeout),
+        ("directory.max_stale", config.directory.max_stale),
         ("breaker.min_open", config.breaker.min_open),
         ("breaker.max_open", config.breaker.max_open),
     ];

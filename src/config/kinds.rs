@@ -11,7 +11,9 @@ use toml::Spanned;
 use toml::de::DeValue;
 use url::Url;
 
+use super::server_url::ServerUrl;
 use super::values::{Written, Wrong, found, quoted, text, wrong};
+use crate::store::PostgresOptions;
 
 /// A setting that is one of a few words: the type, its words, their text in the file.
 macro_rules! words {
@@ -121,13 +123,15 @@ words! {
 pub enum StoreUrl {
     /// SQLite: in this file, or in `gateway.db` of the data directory.
     Sqlite(Option<PathBuf>),
+    /// A PostgreSQL database, which other nodes may share.
+    Postgres(ServerUrl),
 }
 
 impl FromStr for StoreUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let advice = "write \"sqlite\" for gateway.db in the data directory, or \"sqlite:PATH\"";
+        let advice = "write \"sqlite\" for gateway.db in the data directory, \"sqlite:PATH\", or \"postgres://user@host/database\"";
         match text.split_once(':') {
             None if text == "sqlite" => Ok(Self::Sqlite(None)),
             Some(("sqlite", path)) if path.contains('?') => Err(format!("options after \"?\" are not read; {advice}")),
@@ -136,10 +140,13 @@ impl FromStr for StoreUrl {
                 ":memory:" => Err(format!("an audit log cannot live in memory; {advice}")),
                 path => Ok(Self::Sqlite(Some(PathBuf::from(path)))),
             },
-            Some(("postgres" | "postgresql", _)) => {
-                Err(format!("this version keeps its state in SQLite only; {advice}"))
-            }
-            _ => Err(format!("{text:?} is not a store; {advice}")),
+            Some(("postgres" | "postgresql", _)) => match PostgresOptions::parse(text) {
+                Ok(_) => Ok(Self::Postgres(ServerUrl::new(text))),
+                Err(error) => Err(format!("{error}; {advice}")),
+            },
+            // Not all of what was written: there may be a password in it.
+            Some((kind, _)) => Err(format!("{kind:?} is no kind of store; {advice}")),
+            None => Err(format!("this is not a store; {advice}")),
         }
     }
 }
@@ -153,6 +160,7 @@ impl Written for StoreUrl {
         match self {
             Self::Sqlite(None) => Some(quoted("sqlite")),
             Self::Sqlite(Some(path)) => Some(quoted(&format!("sqlite:{}", path.display()))),
+            Self::Postgres(url) => Some(quoted(&url.to_string())),
         }
     }
 }

@@ -10,6 +10,7 @@ mod errors;
 mod kinds;
 mod read;
 mod sections;
+mod server_url;
 mod table;
 mod units;
 mod values;
@@ -19,7 +20,8 @@ use std::path::PathBuf;
 pub use errors::{ConfigError, ConfigErrors, Place};
 pub use kinds::{Addresses, Durability, LogFormat, LogLevel, PublicUrl, Registration, Roots, StoreUrl, TlsVersion};
 pub use read::{Fingerprint, LoadSource, fingerprint};
-pub use sections::{Admin, Agents, Audit, Breaker, Health, Log, Policy, Server, Store, Tls, Upstream};
+pub use sections::{Admin, Agents, Audit, Breaker, Directory, Health, Log, Policy, Server, Store, Tls, Upstream};
+pub use server_url::ServerUrl;
 pub use table::Takes;
 pub use units::{DurationText, Size};
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub admin: Admin,
     /// The database.
     pub store: Store,
+    /// What calls are decided from while the database cannot be reached.
+    pub directory: Directory,
     /// How calls are recorded.
     pub audit: Audit,
     /// Who may register agents, and where they may be.
@@ -58,6 +62,7 @@ impl Default for Config {
             server: Server::default(),
             admin: Admin::default(),
             store: Store::default(),
+            directory: Directory::default(),
             audit: Audit::default(),
             agents: Agents::default(),
             upstream: Upstream::default(),
@@ -89,13 +94,6 @@ impl Config {
     pub fn public_url(&self) -> PublicUrl {
         let own = || PublicUrl::of_listener(self.server.listen, self.server.tls.is_on());
         self.server.public_url.clone().unwrap_or_else(own)
-    }
-
-    /// The SQLite database.
-    #[must_use]
-    pub fn database_file(&self) -> PathBuf {
-        let StoreUrl::Sqlite(file) = &self.store.url;
-        file.clone().unwrap_or_else(|| self.data_dir.join("gateway.db"))
     }
 
     /// The directory of the journal.

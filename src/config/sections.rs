@@ -121,11 +121,27 @@ impl Default for Admin {
 pub struct Store {
     /// The database.
     pub url: StoreUrl,
+    /// A file that holds the password for it.
+    pub password_file: Option<PathBuf>,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: StoreUrl::Sqlite(None) }
+        Self { url: StoreUrl::Sqlite(None), password_file: None }
+    }
+}
+
+/// `[directory]`: what calls are decided from while the database cannot be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Directory {
+    /// How old it may get before all but connected callers are refused.
+    pub max_stale: Duration,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self { max_stale: Duration::from_secs(60) }
     }
 }
 

@@ -75,6 +75,9 @@ pub(super) const SETTINGS: &[Setting] = settings! {
     Reload  admin.tls.min_version,
 
     Restart store.url,
+    Restart store.password_file,
+
+    Restart directory.max_stale,
 
     Restart audit.durability,
     Restart audit.addresses,

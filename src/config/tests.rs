@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -104,7 +103,6 @@ fn the_example_file_marks_what_a_reload_takes() {
 fn without_a_file_the_defaults_stand() {
     assert_eq!(Config::load(LoadSource::defaults()), Ok(Config::default()));
     assert_eq!(Config::default().public_url().as_str(), "http://127.0.0.1:8080");
-    assert_eq!(Config::default().database_file(), Path::new("data/gateway.db"));
 }
 
 #[test]

@@ -18,8 +18,8 @@ pub enum StartError {
         /// The process that serves from it, where that could be read.
         process: Option<u32>,
     },
-    /// The database cannot be opened.
-    Store(PathBuf, crate::store::StoreError),
+    /// The database cannot be opened; holds where it is.
+    Store(String, crate::store::StoreError),
     /// Anything else, already in words that say what to do.
     Other(String),
 }
@@ -46,7 +46,7 @@ impl fmt::Display for StartError {
                 )
             }
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::Store(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Store(place, error) => write!(f, "{place}: {error}"),
             Self::Other(message) => f.write_str(message),
         }
     }

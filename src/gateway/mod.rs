@@ -3,10 +3,12 @@
 //! The order of the start is a promise: the journals of dead predecessors are rows before limits are rebuilt from them, limits
 //! stand before the first snapshot is built, and the snapshot stands before the first connection is accepted.
 
+mod database;
 mod entry;
 mod error;
 mod fetch;
 mod lock;
+mod node;
 mod reload;
 mod secrets_key;
 mod signals;

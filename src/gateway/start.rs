@@ -11,10 +11,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::database::Database;
 use super::reload::Reloadable;
 use super::upkeep::Upkeep;
 use super::world::World;
-use super::{Gateway, StartError, entry, fetch};
+use super::{Gateway, StartError, entry, fetch, node};
 use crate::audit::drain::{Drain, Recovered};
 use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
 use crate::clock::Clock;
@@ -29,7 +30,6 @@ use crate::registry::vault::{self, Vault};
 use crate::registry::{self, Registry};
 use crate::server::tls::{TlsFiles, TlsReloader};
 use crate::server::{self, Patience, Server};
-use crate::store::Store;
 use crate::telemetry::LostLines;
 
 /// How long a connection may be without a call.
@@ -51,15 +51,15 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let policy = Arc::new(ArcSwap::new(super::reload::policy(&config).map_err(StartError::Other)?));
 
     // State: the database, the keys, and what the journals of dead predecessors still hold.
-    let file = config.database_file();
-    let store = Store::open_sqlite(&file).await.map_err(|error| StartError::Store(file.clone(), error))?;
-    let stored = |error| StartError::Store(file.clone(), error);
+    let database = Database::of(&config)?;
+    let store = database.open().await?;
+    let stored = |error| database.failed(error);
     let keys = config.keys_dir();
     let vault = Arc::new(Vault::open(&keys.join("secrets.key")).map_err(other)?);
     let limit_secret = vault::key_file(&keys.join("limits.key")).map_err(other)?;
-    let node_id = store.node_id().await.map_err(stored)?;
+    let node_id = node::identity(&config.data_dir, &store, &database).await?;
     let journal_dir = config.journal_dir();
-    let recovered = Drain::recover(&store, &journal_dir).await.map_err(other)?;
+    let recovered = Drain::recover(&store, node_id, &journal_dir).await.map_err(other)?;
     if recovered.journals > 0 || recovered.left_alone > 0 {
         let Recovered { journals, rows, left_alone } = recovered;
         info!(journals, rows, left_alone, "the journals of earlier runs are in the database now");

@@ -255,11 +255,8 @@ mod tests {
         let world = World::new(bench.store.clone(), builder(&bench), Arc::default(), Vec::new(), bench.clock.clone());
         let changes = crate::registry::agents::AgentChanges { name: Some("one".to_owned()), ..Default::default() };
         let made = bench.registry.register(&admin(), changes).await.expect("registered");
-        let file = format!("sqlite:{}", bench.dir.path().join("gateway.db").display());
-        let other = sqlx::SqlitePool::connect(&file).await.expect("opens");
         let hide = async |from: &str, to: &str| {
-            let rename = sqlx::AssertSqlSafe(format!("ALTER TABLE {from} RENAME TO {to}"));
-            sqlx::query(rename).execute(&other).await.expect("renamed");
+            bench.database.by_hand(&format!("ALTER TABLE {from} RENAME TO {to}")).await;
         };
 
         hide("api_keys", "hidden").await;

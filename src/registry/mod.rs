@@ -226,6 +226,7 @@ pub(crate) mod testing {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::store::testing::TestStore;
 
     pub(crate) struct Bench {
         pub(crate) registry: Arc<Registry>,
@@ -234,12 +235,14 @@ pub(crate) mod testing {
         pub(crate) vault: Arc<Vault>,
         pub(crate) reloads: Arc<AtomicUsize>,
         pub(crate) dir: tempfile::TempDir,
+        pub(crate) database: TestStore,
     }
 
     impl Bench {
         pub(crate) async fn new() -> Self {
             let dir = tempfile::tempdir().expect("a directory");
-            let store = Store::open_sqlite(&dir.path().join("gateway.db")).await.expect("opens");
+            let database = TestStore::any().await;
+            let store = database.store.clone();
             let vault = Arc::new(Vault::open(&dir.path().join("secrets.key")).expect("opens"));
             let clock = Clock::manual(Timestamp::parse("2026-01-01T00:00:00Z").expect("a time"));
             let reloads = Arc::new(AtomicUsize::new(0));
@@ -250,7 +253,7 @@ pub(crate) mod testing {
             });
             let settings = Settings::default();
             let registry = Arc::new(Registry::new(store.clone(), Arc::clone(&vault), clock.clone(), settings, reload));
-            Self { registry, store, clock, vault, reloads, dir }
+            Self { registry, store, clock, vault, reloads, dir, database }
         }
 
         pub(crate) async fn events_of(&self, subject: &str) -> Result<Vec<AdminEvent>, crate::store::StoreError> {

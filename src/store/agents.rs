@@ -1,17 +1,16 @@
 //! Agents: rows of `agents` and `agent_slugs`.
 
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Row as _, Sqlite, Transaction, query::Query};
 use uuid::Uuid;
 
 use super::rows::{
     AdminEvent, AdminState, AgentRow, AgentTimeouts, ConnectionRow, HealthStatus, HeldCard, KeyRow, PushMode,
 };
 use super::search::skill_terms;
+use super::sql::{Query, Row, Tx, query};
 use super::{Store, StoreError, columns, connections, events, keys};
 use crate::clock::Timestamp;
 
-pub(super) fn read(row: &SqliteRow) -> Result<AgentRow, StoreError> {
+pub(super) fn read(row: &Row) -> Result<AgentRow, StoreError> {
     Ok(AgentRow {
         id: columns::id(row, "id")?,
         slug: columns::text(row, "slug")?,
@@ -40,12 +39,11 @@ pub(super) fn read(row: &SqliteRow) -> Result<AgentRow, StoreError> {
             read_first_byte_ms: columns::optional_u32(row, "read_first_byte_ms")?,
             idle_ms: columns::optional_u32(row, "idle_ms")?,
         },
-        signing_secret: row.try_get("signing_secret")?,
-        next_signing_secret: row
-            .try_get::<Option<Vec<u8>>, _>("next_signing_secret")?
+        signing_secret: columns::bytes(row, "signing_secret")?,
+        next_signing_secret: columns::optional_bytes(row, "next_signing_secret")?
             .zip(columns::optional_time(row, "next_signing_secret_from")?),
-        upstream_credential: row.try_get("upstream_credential")?,
-        card_json: row.try_get("card")?,
+        upstream_credential: columns::optional_bytes(row, "upstream_credential")?,
+        card_json: columns::optional_bytes(row, "card")?,
         card_fetched_at: columns::optional_time(row, "card_fetched_at")?,
         held_card: held_card(row)?,
         health_interval_s: columns::optional_u32(row, "health_interval_s")?,
@@ -57,19 +55,17 @@ pub(super) fn read(row: &SqliteRow) -> Result<AgentRow, StoreError> {
     })
 }
 
-fn held_card(row: &SqliteRow) -> Result<Option<HeldCard>, StoreError> {
-    let json: Option<Vec<u8>> = row.try_get("held_card")?;
+fn held_card(row: &Row) -> Result<Option<HeldCard>, StoreError> {
+    let json = columns::optional_bytes(row, "held_card")?;
     let at = columns::optional_time(row, "held_card_at")?;
     let reason = columns::optional_text(row, "held_card_reason")?.unwrap_or_default();
     Ok(json.zip(at).map(|(json, at)| HeldCard { json, at, reason }))
 }
 
-type SqliteQuery = Query<'static, Sqlite, SqliteArguments>;
-
-fn bind(query: SqliteQuery, row: &AgentRow) -> SqliteQuery {
+fn bind(query: Query, row: &AgentRow) -> Query {
     let search = format!("{}\n{}\n{}", row.name, row.description, row.slug).to_lowercase();
     query
-        .bind(row.id.to_string())
+        .bind(row.id)
         .bind(row.slug.clone())
         .bind(row.name.clone())
         .bind(row.description.clone())
@@ -85,33 +81,33 @@ fn bind(query: SqliteQuery, row: &AgentRow) -> SqliteQuery {
         .bind(search)
         .bind(row.payment_json.clone())
         .bind(row.state.as_str())
-        .bind(i64::from(row.listed))
-        .bind(i64::from(row.auto_accept_connections))
-        .bind(i64::from(row.registered_by_operator))
+        .bind(row.listed)
+        .bind(row.auto_accept_connections)
+        .bind(row.registered_by_operator)
         .bind(row.push.as_str())
-        .bind(i64::from(row.pass_authorization))
-        .bind(i64::from(row.sign_large_bodies))
-        .bind(i64::from(row.http2))
-        .bind(row.max_in_flight.map(i64::from))
-        .bind(row.timeouts.connect_ms.map(i64::from))
-        .bind(row.timeouts.first_byte_ms.map(i64::from))
-        .bind(row.timeouts.read_first_byte_ms.map(i64::from))
-        .bind(row.timeouts.idle_ms.map(i64::from))
+        .bind(row.pass_authorization)
+        .bind(row.sign_large_bodies)
+        .bind(row.http2)
+        .bind(row.max_in_flight)
+        .bind(row.timeouts.connect_ms)
+        .bind(row.timeouts.first_byte_ms)
+        .bind(row.timeouts.read_first_byte_ms)
+        .bind(row.timeouts.idle_ms)
         .bind(row.signing_secret.clone())
         .bind(row.upstream_credential.clone())
         .bind(row.card_json.clone())
-        .bind(columns::time_text(row.card_fetched_at))
+        .bind(row.card_fetched_at)
         .bind(row.health.as_str())
         .bind(row.health_reason.clone())
-        .bind(columns::time_text(row.health_checked_at))
-        .bind(row.created_at.to_string())
-        .bind(row.updated_at.to_string())
-        .bind(row.health_interval_s.map(i64::from))
+        .bind(row.health_checked_at)
+        .bind(row.created_at)
+        .bind(row.updated_at)
+        .bind(row.health_interval_s)
         .bind(row.held_card.as_ref().map(|held| held.json.clone()))
-        .bind(columns::time_text(row.held_card.as_ref().map(|held| held.at)))
+        .bind(row.held_card.as_ref().map(|held| held.at))
         .bind(row.held_card.as_ref().map(|held| held.reason.clone()))
         .bind(row.next_signing_secret.as_ref().map(|(secret, _)| secret.clone()))
-        .bind(columns::time_text(row.next_signing_secret.as_ref().map(|(_, from)| *from)))
+        .bind(row.next_signing_secret.as_ref().map(|(_, from)| *from))
 }
 
 const INSERT: &str = "INSERT INTO agents (id, slug, name, description, provider, avatar_url, endpoint_url, endpoint_key, \
@@ -133,41 +129,38 @@ const UPDATE: &str = "UPDATE agents SET slug = $2, name = $3, description = $4, 
     health_interval_s = $38, held_card = $39, held_card_at = $40, held_card_reason = $41, next_signing_secret = $42, \
     next_signing_secret_from = $43 WHERE id = $1";
 
-async fn claim_slug(tx: &mut Transaction<'static, Sqlite>, slug: &str, agent: Uuid) -> Result<(), StoreError> {
+async fn claim_slug(tx: &mut Tx, slug: &str, agent: Uuid) -> Result<(), StoreError> {
     // An agent may go back to a slug it had.
-    let holder: Option<String> = sqlx::query_scalar("SELECT agent_id FROM agent_slugs WHERE slug = $1")
-        .bind(slug.to_owned())
-        .fetch_optional(&mut **tx)
-        .await?;
-    if holder.as_deref() == Some(agent.to_string().as_str()) {
+    let holder = query("SELECT 1 FROM agent_slugs WHERE slug = $1 AND agent_id = $2").bind(slug).bind(agent);
+    if holder.exists(&mut *tx).await? {
         return Ok(());
     }
-    sqlx::query("INSERT INTO agent_slugs (slug, agent_id) VALUES ($1, $2)")
-        .bind(slug.to_owned())
-        .bind(agent.to_string())
-        .execute(&mut **tx)
+    query("INSERT INTO agent_slugs (slug, agent_id) VALUES ($1, $2)")
+        .bind(slug)
+        .bind(agent)
+        .execute(&mut *tx)
         .await?;
     Ok(())
 }
 
 /// Adds an agent with its slug.
-pub(super) async fn insert(tx: &mut Transaction<'static, Sqlite>, agent: &AgentRow) -> Result<(), StoreError> {
-    bind(sqlx::query(INSERT), agent).execute(&mut **tx).await?;
+pub(super) async fn insert(tx: &mut Tx, agent: &AgentRow) -> Result<(), StoreError> {
+    bind(query(INSERT), agent).execute(&mut *tx).await?;
     claim_slug(tx, &agent.slug, agent.id).await
 }
 
 /// Frees a slug that only a deleted agent holds.
-async fn release_slug(tx: &mut Transaction<'static, Sqlite>, slug: &str) -> Result<(), StoreError> {
-    sqlx::query(
+async fn release_slug(tx: &mut Tx, slug: &str) -> Result<(), StoreError> {
+    query(
         "DELETE FROM agent_slugs WHERE slug = $1 AND agent_id IN (SELECT id FROM agents WHERE state = 'deleted')",
     )
-    .bind(slug.to_owned())
-    .execute(&mut **tx)
+    .bind(slug)
+    .execute(&mut *tx)
     .await?;
     // A dot is in no slug: the new name collides with nothing.
-    sqlx::query("UPDATE agents SET slug = slug || '.' || id WHERE slug = $1 AND state = 'deleted'")
-        .bind(slug.to_owned())
-        .execute(&mut **tx)
+    query("UPDATE agents SET slug = slug || '.' || id WHERE slug = $1 AND state = 'deleted'")
+        .bind(slug)
+        .execute(&mut *tx)
         .await?;
     Ok(())
 }
@@ -191,7 +184,7 @@ impl Store {
         insert(&mut tx, agent).await?;
         keys::insert(&mut tx, key).await?;
         events::write(&mut tx, event).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Adds an agent that waits for approval with its first key, if fewer than `most` wait.
@@ -206,15 +199,14 @@ impl Store {
         event: &AdminEvent,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        let waiting: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM agents WHERE state = 'pending'").fetch_one(&mut *tx).await?;
+        let waiting = query("SELECT COUNT(*) FROM agents WHERE state = 'pending'").number(&mut tx).await?;
         if waiting >= i64::from(most) {
             return Err(StoreError::Full);
         }
         insert(&mut tx, agent).await?;
         keys::insert(&mut tx, key).await?;
         events::write(&mut tx, event).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Changes an agent in one transaction: `change` gets the row as it is and leaves it as it shall be. A new slug is
@@ -229,23 +221,22 @@ impl Store {
         F: FnOnce(&mut AgentRow) -> Result<AdminEvent, E> + Send,
     {
         let mut tx = self.begin().await?;
-        let found = sqlx::query("SELECT * FROM agents WHERE id = $1 AND state <> 'deleted'")
-            .bind(id.to_string())
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(StoreError::from)?;
+        let found = query("SELECT * FROM agents WHERE id = $1 AND state <> 'deleted'")
+            .bind(id)
+            .fetch_one(&mut tx)
+            .await?;
         let mut row = read(&found)?;
         let interval = row.health_interval_s;
         let event = change(&mut row)?;
         claim_slug(&mut tx, &row.slug, id).await?;
-        bind(sqlx::query(UPDATE), &row).execute(&mut *tx).await.map_err(StoreError::from)?;
+        bind(query(UPDATE), &row).execute(&mut tx).await?;
         if row.health_interval_s != interval {
             // A statement of its own: one that sets the time of a probe changes nothing else, as the directory sees it.
-            let now = sqlx::query("UPDATE agents SET next_probe_at = NULL WHERE id = $1").bind(id.to_string());
-            now.execute(&mut *tx).await.map_err(StoreError::from)?;
+            let now = query("UPDATE agents SET next_probe_at = NULL WHERE id = $1").bind(id);
+            now.execute(&mut tx).await?;
         }
         events::write(&mut tx, &event).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+        tx.commit().await?;
         Ok(row)
     }
 
@@ -262,23 +253,24 @@ impl Store {
         end: impl Fn(&ConnectionRow) -> (ConnectionRow, AdminEvent) + Send,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query(
-            "UPDATE agents SET state = 'deleted', signing_secret = x'', next_signing_secret = NULL, \
+        let done = query(
+            "UPDATE agents SET state = 'deleted', signing_secret = $3, next_signing_secret = NULL, \
              next_signing_secret_from = NULL, upstream_credential = NULL, card = NULL, held_card = NULL, \
              updated_at = $2 WHERE id = $1 AND state <> 'deleted'",
         )
-        .bind(id.to_string())
-        .bind(at.to_string())
-        .execute(&mut *tx)
+        .bind(id)
+        .bind(at)
+        .bind(Vec::<u8>::new())
+        .execute(&mut tx)
         .await?;
-        if done.rows_affected() == 0 {
+        if done == 0 {
             return Err(StoreError::NotFound);
         }
-        sqlx::query("DELETE FROM api_keys WHERE agent_id = $1").bind(id.to_string()).execute(&mut *tx).await?;
+        query("DELETE FROM api_keys WHERE agent_id = $1").bind(id).execute(&mut tx).await?;
         let open =
-            sqlx::query("SELECT * FROM connections WHERE (requester_id = $1 OR target_id = $1) AND status <> 'ended'")
-                .bind(id.to_string())
-                .fetch_all(&mut *tx)
+            query("SELECT * FROM connections WHERE (requester_id = $1 OR target_id = $1) AND status <> 'ended'")
+                .bind(id)
+                .fetch_all(&mut tx)
                 .await?;
         for found in &open {
             let (ended, event) = end(&connections::read(found)?);
@@ -286,7 +278,7 @@ impl Store {
             events::write(&mut tx, &event).await?;
         }
         events::write(&mut tx, event).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// An agent that is not deleted, by its id.
@@ -294,7 +286,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn agent(&self, id: Uuid) -> Result<Option<AgentRow>, StoreError> {
-        let row = sqlx::query("SELECT * FROM agents WHERE id = $1 AND state <> 'deleted'").bind(id.to_string());
+        let row = query("SELECT * FROM agents WHERE id = $1 AND state <> 'deleted'").bind(id);
         row.fetch_optional(&self.reader).await?.as_ref().map(read).transpose()
     }
 
@@ -303,11 +295,11 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn agent_by_slug(&self, slug: &str) -> Result<Option<AgentRow>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT agents.* FROM agent_slugs JOIN agents ON agents.id = agent_slugs.agent_id \
              WHERE agent_slugs.slug = $1 AND agents.state <> 'deleted'",
         )
-        .bind(slug.to_owned());
+        .bind(slug);
         row.fetch_optional(&self.reader).await?.as_ref().map(read).transpose()
     }
 
@@ -316,11 +308,12 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn deleted_agent(&self, reference: &str) -> Result<Option<AgentRow>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT * FROM agents WHERE state = 'deleted' \
-             AND id IN ($1, (SELECT agent_id FROM agent_slugs WHERE slug = $1))",
+             AND (id = $2 OR id IN (SELECT agent_id FROM agent_slugs WHERE slug = $1))",
         )
-        .bind(reference.to_owned());
+        .bind(reference)
+        .bind(Uuid::parse_str(reference).ok());
         row.fetch_optional(&self.reader).await?.as_ref().map(read).transpose()
     }
 
@@ -329,7 +322,6 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn slug_count(&self, id: Uuid) -> Result<i64, StoreError> {
-        let count = sqlx::query_scalar("SELECT COUNT(*) FROM agent_slugs WHERE agent_id = $1").bind(id.to_string());
-        Ok(count.fetch_one(&self.reader).await?)
+        query("SELECT COUNT(*) FROM agent_slugs WHERE agent_id = $1").bind(id).number(&self.reader).await
     }
 }

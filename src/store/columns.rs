@@ -1,70 +1,84 @@
-//! How one column is read: text back into ids, times and words. What does not read is reported as corrupt, never guessed.
+//! How one column is read: into ids, times and words. What does not read is reported as corrupt, never guessed.
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::StoreError;
+use super::sql::{Column, Row, corrupt};
 use crate::a2a::OperationSet;
 use crate::clock::Timestamp;
 
-fn corrupt(column: &str, value: &str) -> StoreError {
-    StoreError::Corrupt(format!("{column} = {value:?}"))
+fn there<T>(column: impl Column, value: Option<T>) -> Result<T, StoreError> {
+    value.ok_or_else(|| StoreError::Corrupt(format!("{column} is null")))
 }
 
-pub(super) fn text(row: &SqliteRow, column: &str) -> Result<String, StoreError> {
-    Ok(row.try_get(column)?)
+pub(super) fn text(row: &Row, column: &str) -> Result<String, StoreError> {
+    there(column, row.get_text(column)?)
 }
 
-pub(super) fn optional_text(row: &SqliteRow, column: &str) -> Result<Option<String>, StoreError> {
-    Ok(row.try_get(column)?)
+pub(super) fn optional_text(row: &Row, column: &str) -> Result<Option<String>, StoreError> {
+    row.get_text(column)
 }
 
-pub(super) fn flag(row: &SqliteRow, column: &str) -> Result<bool, StoreError> {
-    Ok(row.try_get::<i64, _>(column)? != 0)
+pub(super) fn flag(row: &Row, column: &str) -> Result<bool, StoreError> {
+    there(column, row.get_flag(column)?)
 }
 
-pub(super) fn id(row: &SqliteRow, column: &str) -> Result<Uuid, StoreError> {
-    let text = text(row, column)?;
-    Uuid::parse_str(&text).map_err(|_| corrupt(column, &text))
+pub(super) fn number(row: &Row, column: &str) -> Result<i64, StoreError> {
+    there(column, row.get_number(column)?)
 }
 
-pub(super) fn time(row: &SqliteRow, column: &str) -> Result<Timestamp, StoreError> {
-    let text = text(row, column)?;
-    Timestamp::parse(&text).map_err(|_| corrupt(column, &text))
+pub(super) fn id(row: &Row, column: &str) -> Result<Uuid, StoreError> {
+    there(column, row.get_id(column)?)
 }
 
-pub(super) fn optional_time(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>, StoreError> {
-    optional_text(row, column)?.map(|text| Timestamp::parse(&text).map_err(|_| corrupt(column, &text))).transpose()
+pub(super) fn time(row: &Row, column: &str) -> Result<Timestamp, StoreError> {
+    there(column, row.get_time(column)?)
 }
 
-pub(super) fn optional_u32(row: &SqliteRow, column: &str) -> Result<Option<u32>, StoreError> {
-    let value: Option<i64> = row.try_get(column)?;
-    value.map(|n| u32::try_from(n).map_err(|_| corrupt(column, &n.to_string()))).transpose()
+pub(super) fn optional_time(row: &Row, column: &str) -> Result<Option<Timestamp>, StoreError> {
+    row.get_time(column)
 }
 
-pub(super) fn optional_u64(row: &SqliteRow, column: &str) -> Result<Option<u64>, StoreError> {
-    let value: Option<i64> = row.try_get(column)?;
-    value.map(|n| u64::try_from(n).map_err(|_| corrupt(column, &n.to_string()))).transpose()
+pub(super) fn optional_u32(row: &Row, column: &str) -> Result<Option<u32>, StoreError> {
+    row.get_number(column)?.map(|n| u32::try_from(n).map_err(|_| corrupt(column, &n.to_string()))).transpose()
 }
 
-pub(super) fn digest(row: &SqliteRow, column: &str) -> Result<[u8; 32], StoreError> {
-    let bytes: Vec<u8> = row.try_get(column)?;
-    bytes.try_into().map_err(|_| corrupt(column, "a digest of another length"))
+pub(super) fn optional_u64(row: &Row, column: &str) -> Result<Option<u64>, StoreError> {
+    row.get_number(column)?.map(|n| u64::try_from(n).map_err(|_| corrupt(column, &n.to_string()))).transpose()
 }
 
-pub(super) fn word<T>(row: &SqliteRow, column: &str, read: fn(&str) -> Option<T>) -> Result<T, StoreError> {
+pub(super) fn bytes(row: &Row, column: &str) -> Result<Vec<u8>, StoreError> {
+    Ok(there(column, row.get_bytes(column)?)?.to_vec())
+}
+
+pub(super) fn optional_bytes(row: &Row, column: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    Ok(row.get_bytes(column)?.map(<[u8]>::to_vec))
+}
+
+/// Bytes of a length that is known.
+pub(super) fn array<const N: usize>(row: &Row, column: &str) -> Result<[u8; N], StoreError> {
+    there(column, optional_array(row, column)?)
+}
+
+/// Such bytes, where there are any.
+pub(super) fn optional_array<const N: usize>(row: &Row, column: &str) -> Result<Option<[u8; N]>, StoreError> {
+    let parse =
+        |bytes: &[u8]| bytes.try_into().map_err(|_| StoreError::Corrupt(format!("{column} is not {N} bytes long")));
+    row.get_bytes(column)?.map(parse).transpose()
+}
+
+pub(super) fn word<T>(row: &Row, column: &str, read: fn(&str) -> Option<T>) -> Result<T, StoreError> {
     let text = text(row, column)?;
     read(&text).ok_or_else(|| corrupt(column, &text))
 }
 
-pub(super) fn list(row: &SqliteRow, column: &str) -> Result<Vec<String>, StoreError> {
+pub(super) fn list(row: &Row, column: &str) -> Result<Vec<String>, StoreError> {
     let text = text(row, column)?;
     serde_json::from_str(&text).map_err(|_| corrupt(column, &text))
 }
 
 /// A set of operations as a JSON list of names, where there is one.
-pub(super) fn operations(row: &SqliteRow, column: &str) -> Result<Option<OperationSet>, StoreError> {
+pub(super) fn operations(row: &Row, column: &str) -> Result<Option<OperationSet>, StoreError> {
     let Some(text) = optional_text(row, column)? else { return Ok(None) };
     let names: Vec<String> = serde_json::from_str(&text).map_err(|_| corrupt(column, &text))?;
     OperationSet::from_names(&names).map(Some).map_err(|_| corrupt(column, &text))
@@ -78,9 +92,4 @@ pub(super) fn operations_text(set: Option<OperationSet>) -> Option<String> {
 /// A list as JSON text.
 pub(super) fn list_text(list: &[String]) -> String {
     serde_json::Value::from(list.to_vec()).to_string()
-}
-
-/// A time as text, where there is one.
-pub(super) fn time_text(time: Option<Timestamp>) -> Option<String> {
-    time.map(|t| t.to_string())
 }

@@ -8,22 +8,11 @@ use super::rows::{
     AdminEvent, AdminState, AgentRow, AgentTimeouts, ConnectionLimits, ConnectionRow, ConnectionStatus, HealthStatus,
     KeyRow, PushMode,
 };
+use super::testing::{TestStore, on_each_database};
 use super::{AgentFilter, AgentPage, ConnectionFilter, EventFilter, EventPage, Store, StoreError};
 use crate::clock::Timestamp;
 
-macro_rules! on_sqlite {
-    ($($name:ident),+ $(,)?) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            let dir = tempfile::tempdir().expect("a directory");
-            let store = Store::open_sqlite(&dir.path().join("gateway.db")).await.expect("opens");
-            suite::$name(&store).await;
-            store.close().await;
-        }
-    )+};
-}
-
-on_sqlite!(
+on_each_database!(
     an_agent_reads_back_as_written,
     two_agents_never_share_a_slug_or_an_endpoint,
     a_former_slug_leads_to_its_agent_and_stays_taken,
@@ -149,7 +138,8 @@ async fn delete(store: &Store, row: &AgentRow) -> Result<(), StoreError> {
 mod suite {
     use super::*;
 
-    pub(super) async fn an_agent_reads_back_as_written(store: &Store) {
+    pub(super) async fn an_agent_reads_back_as_written(test: &TestStore) {
+        let store = &test.store;
         let mut row = agent("full");
         row.description = "line one\nline two".to_owned();
         row.provider = Some("ACME".to_owned());
@@ -192,7 +182,8 @@ mod suite {
         assert_eq!(store.agent(row.id).await.expect("reads"), Some(changed));
     }
 
-    pub(super) async fn two_agents_never_share_a_slug_or_an_endpoint(store: &Store) {
+    pub(super) async fn two_agents_never_share_a_slug_or_an_endpoint(test: &TestStore) {
+        let store = &test.store;
         let first = added(store, "one").await;
         let mut same_slug = agent("one");
         same_slug.endpoint_url = None;
@@ -220,7 +211,8 @@ mod suite {
         assert_eq!(tasks.join_all().await.into_iter().filter(|won| *won).count(), 1);
     }
 
-    pub(super) async fn a_former_slug_leads_to_its_agent_and_stays_taken(store: &Store) {
+    pub(super) async fn a_former_slug_leads_to_its_agent_and_stays_taken(test: &TestStore) {
+        let store = &test.store;
         let row = added(store, "old").await;
         let rename = |slug: &'static str| {
             store.change_agent(row.id, move |row| {
@@ -241,7 +233,8 @@ mod suite {
         assert_eq!(store.slug_count(row.id).await.expect("reads"), 2);
     }
 
-    pub(super) async fn a_deleted_agent_is_gone_and_frees_its_endpoint(store: &Store) {
+    pub(super) async fn a_deleted_agent_is_gone_and_frees_its_endpoint(test: &TestStore) {
+        let store = &test.store;
         let row = added(store, "gone").await;
         let peer = added(store, "peer").await;
         let wish = connection(row.id, peer.id);
@@ -262,7 +255,8 @@ mod suite {
         add(store, &heir).await.expect("the endpoint is free");
     }
 
-    pub(super) async fn only_who_may_reclaims_the_slug_of_a_deleted_agent(store: &Store) {
+    pub(super) async fn only_who_may_reclaims_the_slug_of_a_deleted_agent(test: &TestStore) {
+        let store = &test.store;
         let row = added(store, "name").await;
         let mut heir = agent("name");
         heir.endpoint_url = None;
@@ -274,7 +268,8 @@ mod suite {
         assert_eq!(store.agent_by_slug("name").await.expect("reads").map(|row| row.id), Some(heir.id));
     }
 
-    pub(super) async fn however_many_ask_a_pair_has_one_connection(store: &Store) {
+    pub(super) async fn however_many_ask_a_pair_has_one_connection(test: &TestStore) {
+        let store = &test.store;
         let (a, b) = (added(store, "aaa").await.id, added(store, "bbb").await.id);
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..20 {
@@ -299,17 +294,18 @@ mod suite {
         assert_eq!(tasks.join_all().await.into_iter().filter(|made| *made).count(), 1);
         assert_eq!(store.connections(&ConnectionFilter::default(), None, 100, 0).await.expect("reads").len(), 1);
         // And the database itself refuses a second row, should the code ever forget to look.
-        for (id, from, to) in [("x", a, b), ("y", b, a)] {
-            let second = sqlx::query(
+        for (id, from, to) in [(Uuid::now_v7(), a, b), (Uuid::now_v7(), b, a)] {
+            let second = format!(
                 "INSERT INTO connections (id, requester_id, target_id, status, blocked_by_requester, blocked_by_target, \
-                 block_locked, created_at) VALUES ($1, $2, $3, 'pending', 0, 0, 0, 'now')",
+                 block_locked, created_at) VALUES ('{id}', '{from}', '{to}', 'pending', false, false, false, '2026-01-01')"
             );
-            let second = second.bind(id).bind(from.to_string()).bind(to.to_string()).execute(&store.writer).await;
-            assert!(second.is_err_and(|error| error.to_string().contains("UNIQUE")));
+            let refused = test.try_by_hand(&second).await.expect_err("a second one");
+            assert!(refused.as_database_error().is_some_and(|error| error.is_unique_violation()), "{refused}");
         }
     }
 
-    pub(super) async fn a_refused_change_changes_nothing(store: &Store) {
+    pub(super) async fn a_refused_change_changes_nothing(test: &TestStore) {
+        let store = &test.store;
         let row = added(store, "same").await;
         let refused = store
             .change_agent(row.id, |row| {
@@ -324,7 +320,8 @@ mod suite {
         added(store, "next").await;
     }
 
-    pub(super) async fn every_change_leaves_its_event(store: &Store) {
+    pub(super) async fn every_change_leaves_its_event(test: &TestStore) {
+        let store = &test.store;
         let row = added(store, "one").await;
         let more = key(&row);
         store.add_key(&more, 5, &event("key.create", more.id)).await.expect("adds");
@@ -348,7 +345,8 @@ mod suite {
         assert_eq!(own.len(), 2);
     }
 
-    pub(super) async fn filters_come_before_pages(store: &Store) {
+    pub(super) async fn filters_come_before_pages(test: &TestStore) {
+        let store = &test.store;
         for n in 0..30 {
             let mut row = agent(&format!("agent-{n:02}"));
             row.created_at = Timestamp(n);
@@ -378,7 +376,8 @@ mod suite {
         assert_eq!(store.agents(&text, 1, AgentPage::Offset(0)).await.expect("reads").1, 10);
     }
 
-    pub(super) async fn search_text_is_no_pattern(store: &Store) {
+    pub(super) async fn search_text_is_no_pattern(test: &TestStore) {
+        let store = &test.store;
         added(store, "abc").await;
         for hostile in ["%", "_", "a%c", "\\", "' OR 1=1 --"] {
             let filter = AgentFilter { text: Some(hostile.to_owned()), ..AgentFilter::default() };
@@ -388,7 +387,8 @@ mod suite {
         }
     }
 
-    pub(super) async fn a_probe_of_a_moved_agent_is_dropped(store: &Store) {
+    pub(super) async fn a_probe_of_a_moved_agent_is_dropped(test: &TestStore) {
+        let store = &test.store;
         let row = added(store, "mover").await;
         let mut found = row.clone();
         (found.health, found.health_checked_at) = (HealthStatus::Online, Some(Timestamp(5)));
@@ -405,7 +405,8 @@ mod suite {
         assert_eq!(store.agent(row.id).await.expect("reads"), Some(moved));
     }
 
-    pub(super) async fn the_directory_holds_what_is_alive(store: &Store) {
+    pub(super) async fn the_directory_holds_what_is_alive(test: &TestStore) {
+        let store = &test.store;
         let (a, b, c) = (added(store, "aaa").await, added(store, "bbb").await, added(store, "ccc").await);
         for (from, to) in [(&a, &b), (&b, &c)] {
             let wish = connection(from.id, to.id);
@@ -422,7 +423,8 @@ mod suite {
         assert_eq!(rows.slug_aliases, []);
     }
 
-    pub(super) async fn a_keys_last_use_only_moves_forward(store: &Store) {
+    pub(super) async fn a_keys_last_use_only_moves_forward(test: &TestStore) {
+        let store = &test.store;
         let row = added(store, "one").await;
         let key = store.keys_of(row.id).await.expect("reads").remove(0);
         for (used, seen) in [(5, 5), (9, 9), (7, 9)] {
@@ -432,7 +434,8 @@ mod suite {
         }
     }
 
-    pub(super) async fn a_setting_is_kept_and_replaced(store: &Store) {
+    pub(super) async fn a_setting_is_kept_and_replaced(test: &TestStore) {
+        let store = &test.store;
         assert_eq!(store.setting("x").await.expect("reads"), None);
         for value in ["one", "two"] {
             store.set_setting("x", value).await.expect("writes");

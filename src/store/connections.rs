@@ -1,10 +1,9 @@
 //! Connections: rows of `connections`, one per pair of agents whoever asked and however many ask at once.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::rows::{AdminEvent, ConnectionLimits, ConnectionRow, ConnectionStatus};
+use super::sql::{Query, Row, Tx, either, query};
 use super::{Store, StoreError, columns, events};
 use crate::clock::Timestamp;
 
@@ -29,7 +28,7 @@ impl Default for ConnectionFilter<'_> {
     }
 }
 
-pub(super) fn read(row: &SqliteRow) -> Result<ConnectionRow, StoreError> {
+pub(super) fn read(row: &Row) -> Result<ConnectionRow, StoreError> {
     Ok(ConnectionRow {
         id: columns::id(row, "id")?,
         requester_id: columns::id(row, "requester_id")?,
@@ -56,8 +55,8 @@ pub(super) fn read(row: &SqliteRow) -> Result<ConnectionRow, StoreError> {
     })
 }
 
-pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, row: &ConnectionRow) -> Result<(), StoreError> {
-    sqlx::query(
+pub(super) async fn write(tx: &mut Tx, row: &ConnectionRow) -> Result<(), StoreError> {
+    query(
         "INSERT INTO connections (id, requester_id, target_id, status, blocked_by_requester, blocked_by_target, \
          block_locked, message, rate, period_ms, burst, daily, streams, ends_at, created_at, resolved_at, \
          purpose, operations, operations_fixed, review_at) \
@@ -71,29 +70,41 @@ pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, row: &Connectio
          operations = excluded.operations, operations_fixed = excluded.operations_fixed, \
          review_at = excluded.review_at",
     )
-    .bind(row.id.to_string())
-    .bind(row.requester_id.to_string())
-    .bind(row.target_id.to_string())
+    .bind(row.id)
+    .bind(row.requester_id)
+    .bind(row.target_id)
     .bind(row.status.as_str())
-    .bind(i64::from(row.blocked_by_requester))
-    .bind(i64::from(row.blocked_by_target))
-    .bind(i64::from(row.block_locked))
+    .bind(row.blocked_by_requester)
+    .bind(row.blocked_by_target)
+    .bind(row.block_locked)
     .bind(row.message.clone())
-    .bind(row.limits.rate.map(i64::from))
+    .bind(row.limits.rate)
     .bind(row.limits.period_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::from(u32::MAX))))
-    .bind(row.limits.burst.map(i64::from))
-    .bind(row.limits.daily.map(i64::from))
-    .bind(row.limits.streams.map(i64::from))
-    .bind(columns::time_text(row.ends_at))
-    .bind(row.created_at.to_string())
-    .bind(columns::time_text(row.resolved_at))
+    .bind(row.limits.burst)
+    .bind(row.limits.daily)
+    .bind(row.limits.streams)
+    .bind(row.ends_at)
+    .bind(row.created_at)
+    .bind(row.resolved_at)
     .bind(row.purpose.clone())
     .bind(columns::operations_text(row.operations))
-    .bind(i64::from(row.operations_fixed))
-    .bind(columns::time_text(row.review_at))
-    .execute(&mut **tx)
+    .bind(row.operations_fixed)
+    .bind(row.review_at)
+    .execute(&mut *tx)
     .await?;
     Ok(())
+}
+
+/// The pair's one connection, in the words of the index that keeps it one.
+fn between(one: Uuid, other: Uuid) -> Query {
+    either(
+        "SELECT * FROM connections WHERE min(requester_id, target_id) = min($1, $2) \
+         AND max(requester_id, target_id) = max($1, $2)",
+        "SELECT * FROM connections WHERE least(requester_id, target_id) = least($1, $2) \
+         AND greatest(requester_id, target_id) = greatest($1, $2)",
+    )
+    .bind(one)
+    .bind(other)
 }
 
 impl Store {
@@ -108,19 +119,11 @@ impl Store {
         F: FnOnce(Option<ConnectionRow>) -> Result<(ConnectionRow, AdminEvent), E> + Send,
     {
         let mut tx = self.begin().await?;
-        let found = sqlx::query(
-            "SELECT * FROM connections WHERE min(requester_id, target_id) = min($1, $2) \
-             AND max(requester_id, target_id) = max($1, $2)",
-        )
-        .bind(one.to_string())
-        .bind(other.to_string())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(StoreError::from)?;
+        let found = between(one, other).fetch_optional(&mut tx).await?;
         let (row, event) = decide(found.as_ref().map(read).transpose()?)?;
         write(&mut tx, &row).await?;
         events::write(&mut tx, &event).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+        tx.commit().await?;
         Ok(row)
     }
 
@@ -134,15 +137,14 @@ impl Store {
         F: FnOnce(ConnectionRow) -> Result<(ConnectionRow, AdminEvent), E> + Send,
     {
         let mut tx = self.begin().await?;
-        let found = sqlx::query("SELECT * FROM connections WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(StoreError::from)?;
+        let found = query("SELECT * FROM connections WHERE id = $1")
+            .bind(id)
+            .fetch_one(&mut tx)
+            .await?;
         let (row, event) = decide(read(&found)?)?;
         write(&mut tx, &row).await?;
         events::write(&mut tx, &event).await?;
-        tx.commit().await.map_err(StoreError::from)?;
+        tx.commit().await?;
         Ok(row)
     }
 
@@ -152,7 +154,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn connection(&self, id: Uuid) -> Result<Option<ConnectionRow>, StoreError> {
         let row =
-            sqlx::query("SELECT * FROM connections WHERE id = $1").bind(id.to_string()).fetch_optional(&self.reader);
+            query("SELECT * FROM connections WHERE id = $1").bind(id).fetch_optional(&self.reader);
         row.await?.as_ref().map(read).transpose()
     }
 
@@ -161,14 +163,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn connection_between(&self, one: Uuid, other: Uuid) -> Result<Option<ConnectionRow>, StoreError> {
-        let row = sqlx::query(
-            "SELECT * FROM connections WHERE min(requester_id, target_id) = min($1, $2) \
-             AND max(requester_id, target_id) = max($1, $2)",
-        )
-        .bind(one.to_string())
-        .bind(other.to_string())
-        .fetch_optional(&self.reader);
-        row.await?.as_ref().map(read).transpose()
+        between(one, other).fetch_optional(&self.reader).await?.as_ref().map(read).transpose()
     }
 
     /// Connections that pass `filter`, newest first, from after the one that `after` names on.
@@ -182,8 +177,8 @@ impl Store {
         limit: u32,
         offset: u32,
     ) -> Result<Vec<ConnectionRow>, StoreError> {
-        sqlx::query(
-            "SELECT * FROM (SELECT *, CASE WHEN blocked_by_requester + blocked_by_target > 0 THEN 'blocked' \
+        query(
+            "SELECT * FROM (SELECT *, CASE WHEN blocked_by_requester OR blocked_by_target THEN 'blocked' \
              ELSE status END AS shown FROM connections) AS c \
              WHERE ($1 IS NULL OR requester_id = $1 OR target_id = $1) \
              AND ($2 = 'all' OR shown = $2 OR ($2 = 'open' AND shown <> 'ended')) \
@@ -193,15 +188,15 @@ impl Store {
              AND ($8 IS NULL OR (created_at, id) < ($8, $9)) \
              ORDER BY created_at DESC, id DESC LIMIT $3 OFFSET $4",
         )
-        .bind(filter.agent.map(|id| id.to_string()))
-        .bind(filter.status.to_owned())
-        .bind(i64::from(limit))
-        .bind(i64::from(offset))
-        .bind(filter.asked.map(|id| id.to_string()))
-        .bind(columns::time_text(filter.review_by))
-        .bind(columns::time_text(filter.ends_by))
-        .bind(after.map(|(at, _)| at.to_string()))
-        .bind(after.map(|(_, id)| id.to_string()))
+        .bind(filter.agent)
+        .bind(filter.status)
+        .bind(limit)
+        .bind(offset)
+        .bind(filter.asked)
+        .bind(filter.review_by)
+        .bind(filter.ends_by)
+        .bind(after.map(|(at, _)| at))
+        .bind(after.map(|(_, id)| id))
         .fetch_all(&self.reader)
         .await?
         .iter()
@@ -214,11 +209,9 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn connected_count(&self, agent: Uuid) -> Result<i64, StoreError> {
-        Ok(sqlx::query_scalar(
-            "SELECT COUNT(*) FROM connections WHERE status = 'connected' AND (requester_id = $1 OR target_id = $1)",
-        )
-        .bind(agent.to_string())
-        .fetch_one(&self.reader)
-        .await?)
+        query("SELECT COUNT(*) FROM connections WHERE status = 'connected' AND (requester_id = $1 OR target_id = $1)")
+            .bind(agent)
+            .number(&self.reader)
+            .await
     }
 }

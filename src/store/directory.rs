@@ -3,11 +3,9 @@
 //! Promises: the database itself notes every change of an agent, its slugs and keys, and of a connection, in the transaction
 //! of the change (triggers); so no path that writes can forget to, and what is read here misses nothing.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Sqlite, Transaction};
-use uuid::Uuid;
 
 use super::rows::{DirectoryChanges, DirectoryRows};
+use super::sql::{Row, Tx, among, query};
 use super::{Store, StoreError, agents, columns, connections, keys};
 
 /// More changes than that are read as everything.
@@ -41,11 +39,11 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn directory_rows(&self) -> Result<DirectoryRows, StoreError> {
-        let mut tx = self.reader.begin().await?;
-        let agents = sqlx::query("SELECT * FROM agents WHERE state <> 'deleted'").fetch_all(&mut *tx).await?;
-        let aliases = sqlx::query(aliases!("")).fetch_all(&mut *tx).await?;
-        let keys = sqlx::query("SELECT * FROM api_keys").fetch_all(&mut *tx).await?;
-        let connections = sqlx::query(living_connections!("")).fetch_all(&mut *tx).await?;
+        let mut tx = self.snapshot().await?;
+        let agents = query("SELECT * FROM agents WHERE state <> 'deleted'").fetch_all(&mut tx).await?;
+        let aliases = query(aliases!("")).fetch_all(&mut tx).await?;
+        let keys = query("SELECT * FROM api_keys").fetch_all(&mut tx).await?;
+        let connections = query(living_connections!("")).fetch_all(&mut tx).await?;
         rows(revision(&mut tx).await?, &agents, &aliases, &keys, &connections)
     }
 
@@ -54,11 +52,11 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn directory_changes(&self, since: i64) -> Result<Option<DirectoryChanges>, StoreError> {
-        let mut tx = self.reader.begin().await?;
-        let noted = sqlx::query("SELECT kind, id FROM directory_changes WHERE revision > $1 LIMIT $2")
+        let mut tx = self.snapshot().await?;
+        let noted = query("SELECT kind, id FROM directory_changes WHERE revision > $1 LIMIT $2")
             .bind(since)
             .bind(CHANGES_MAX + 1)
-            .fetch_all(&mut *tx)
+            .fetch_all(&mut tx)
             .await?;
         if i64::try_from(noted.len()).is_ok_and(|count| count > CHANGES_MAX) {
             return Ok(None);
@@ -68,46 +66,40 @@ impl Store {
             let changed = if columns::text(row, "kind")? == "agent" { &mut agents } else { &mut connections };
             changed.push(columns::id(row, "id")?);
         }
-        let (some_agents, some_connections) = (json(&agents), json(&connections));
         let agent_rows =
-            sqlx::query("SELECT * FROM agents WHERE state <> 'deleted' AND id IN (SELECT value FROM json_each($1))")
-                .bind(some_agents.clone())
-                .fetch_all(&mut *tx)
+            among!("SELECT * FROM agents WHERE state <> 'deleted' AND ", "id")
+                .bind(agents.as_slice())
+                .fetch_all(&mut tx)
                 .await?;
-        let alias_rows = sqlx::query(aliases!(" AND agents.id IN (SELECT value FROM json_each($1))"))
-            .bind(some_agents.clone())
-            .fetch_all(&mut *tx)
+        let alias_rows = among!(aliases!(" AND "), "agents.id")
+            .bind(agents.as_slice())
+            .fetch_all(&mut tx)
             .await?;
-        let key_rows = sqlx::query("SELECT * FROM api_keys WHERE agent_id IN (SELECT value FROM json_each($1))")
-            .bind(some_agents)
-            .fetch_all(&mut *tx)
+        let key_rows = among!("SELECT * FROM api_keys WHERE ", "agent_id")
+            .bind(agents.as_slice())
+            .fetch_all(&mut tx)
             .await?;
-        let connection_rows = sqlx::query(living_connections!(" AND id IN (SELECT value FROM json_each($1))"))
-            .bind(some_connections)
-            .fetch_all(&mut *tx)
+        let connection_rows = among!(living_connections!(" AND "), "id")
+            .bind(connections.as_slice())
+            .fetch_all(&mut tx)
             .await?;
         let rows = rows(revision(&mut tx).await?, &agent_rows, &alias_rows, &key_rows, &connection_rows)?;
         Ok(Some(DirectoryChanges { agents, connections, rows }))
     }
 }
 
-async fn revision(tx: &mut Transaction<'static, Sqlite>) -> Result<i64, StoreError> {
-    let newest = sqlx::query_scalar("SELECT coalesce(max(revision), 0) FROM directory_changes");
-    Ok(newest.fetch_one(&mut **tx).await?)
-}
-
-fn json(ids: &[Uuid]) -> String {
-    serde_json::Value::from(ids.iter().map(Uuid::to_string).collect::<Vec<_>>()).to_string()
+async fn revision(tx: &mut Tx) -> Result<i64, StoreError> {
+    query("SELECT coalesce(max(revision), 0) FROM directory_changes").number(tx).await
 }
 
 fn rows(
     revision: i64,
-    agent_rows: &[SqliteRow],
-    alias_rows: &[SqliteRow],
-    key_rows: &[SqliteRow],
-    connection_rows: &[SqliteRow],
+    agent_rows: &[Row],
+    alias_rows: &[Row],
+    key_rows: &[Row],
+    connection_rows: &[Row],
 ) -> Result<DirectoryRows, StoreError> {
-    let alias = |row: &SqliteRow| Ok((columns::text(row, "slug")?, columns::id(row, "agent_id")?));
+    let alias = |row: &Row| Ok((columns::text(row, "slug")?, columns::id(row, "agent_id")?));
     Ok(DirectoryRows {
         revision,
         agents: agent_rows.iter().map(agents::read).collect::<Result<_, _>>()?,

@@ -1,11 +1,12 @@
 //! What can go wrong with the database, sorted by what the caller can do about it.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A failed database operation.
 #[derive(Debug)]
 pub enum StoreError {
-    /// A unique value is taken; holds the column (`agents.slug`).
+    /// A unique value is taken; holds what names it: a column (`agents.slug`) or a constraint (`agents_slug_key`).
     Conflict(String),
     /// As many as may be are there already.
     Full,
@@ -20,6 +21,12 @@ pub enum StoreError {
         /// The newest this program knows.
         known: i64,
     },
+    /// PostgreSQL is older than the oldest that is supported; holds its version.
+    OldServer(i32),
+    /// Somebody else has the database file open.
+    Busy,
+    /// The database server did not answer for that long.
+    Silent(Duration),
     /// Everything else: the file, the disk, the connection.
     Database(sqlx::Error),
 }
@@ -35,6 +42,11 @@ impl fmt::Display for StoreError {
                 f,
                 "the database is at migration {found}, this program knows up to {known}: run the newer version, or restore a backup"
             ),
+            Self::OldServer(version) => {
+                write!(f, "the server is PostgreSQL {version}: version 13 or newer is needed")
+            }
+            Self::Busy => f.write_str("somebody else has the database open: stop it and run this again"),
+            Self::Silent(waited) => write!(f, "the database has not answered for {} s", waited.as_secs()),
             Self::Database(error) => write!(f, "database: {error}"),
         }
     }
@@ -54,9 +66,9 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             sqlx::Error::RowNotFound => Self::NotFound,
             sqlx::Error::Database(db) if db.is_unique_violation() => {
-                // SQLite: "UNIQUE constraint failed: agents.slug"
+                // PostgreSQL names the constraint; SQLite says "UNIQUE constraint failed: agents.slug".
                 let message = db.message();
-                let column = message.rsplit(": ").next().unwrap_or(message);
+                let column = db.constraint().or_else(|| message.rsplit(": ").next()).unwrap_or(message);
                 Self::Conflict(column.to_owned())
             }
             _ => Self::Database(error),

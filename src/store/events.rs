@@ -1,10 +1,9 @@
 //! What was changed in the registry and by whom: `admin_events`, and the few `settings` the gateway keeps for itself.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::rows::AdminEvent;
+use super::sql::{Row, Tx, query};
 use super::{Store, StoreError, columns};
 use crate::clock::Timestamp;
 
@@ -41,25 +40,25 @@ impl EventPage {
 }
 
 /// Writes the event of a change, in the change's own transaction.
-pub(super) async fn write(tx: &mut Transaction<'static, Sqlite>, event: &AdminEvent) -> Result<(), StoreError> {
-    sqlx::query(
+pub(super) async fn write(tx: &mut Tx, event: &AdminEvent) -> Result<(), StoreError> {
+    query(
         "INSERT INTO admin_events (id, at, actor, action, subject, before, after, reason) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
-    .bind(event.id.to_string())
-    .bind(event.at.to_string())
+    .bind(event.id)
+    .bind(event.at)
     .bind(event.actor.clone())
     .bind(event.action.clone())
     .bind(event.subject.clone())
     .bind(event.before.clone())
     .bind(event.after.clone())
     .bind(event.reason.clone())
-    .execute(&mut **tx)
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
-fn read(row: &SqliteRow) -> Result<AdminEvent, StoreError> {
+fn read(row: &Row) -> Result<AdminEvent, StoreError> {
     Ok(AdminEvent {
         id: columns::id(row, "id")?,
         at: columns::time(row, "at")?,
@@ -79,7 +78,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn admin_events(&self, filter: &EventFilter, page: &EventPage) -> Result<Vec<AdminEvent>, StoreError> {
         let (after_at, after_id) = page.after.unzip();
-        sqlx::query(
+        query(
             "SELECT * FROM admin_events WHERE ($1 IS NULL OR subject = $1) AND ($2 IS NULL OR actor = $2) \
              AND ($3 IS NULL OR action = $3 OR substr(action, 1, length($3) + 1) = $3 || '.') \
              AND ($4 IS NULL OR at >= $4) AND ($5 IS NULL OR at < $5) AND ($6 IS NULL OR (at, id) < ($6, $7)) \
@@ -88,11 +87,11 @@ impl Store {
         .bind(filter.subject.clone())
         .bind(filter.actor.clone())
         .bind(filter.action.clone())
-        .bind(columns::time_text(filter.since))
-        .bind(columns::time_text(filter.until))
-        .bind(columns::time_text(after_at))
-        .bind(after_id.map(|id| id.to_string()))
-        .bind(i64::from(page.limit))
+        .bind(filter.since)
+        .bind(filter.until)
+        .bind(after_at)
+        .bind(after_id)
+        .bind(page.limit)
         .fetch_all(&self.reader)
         .await?
         .iter()
@@ -107,7 +106,7 @@ impl Store {
     pub async fn add_event(&self, event: &AdminEvent) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         write(&mut tx, event).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// What was changed about `subject`, newest first, from after the event that `after` names on. One subject's part of
@@ -121,14 +120,14 @@ impl Store {
         after: Option<(Timestamp, Uuid)>,
         limit: u32,
     ) -> Result<Vec<AdminEvent>, StoreError> {
-        sqlx::query(
+        query(
             "SELECT * FROM admin_events WHERE subject = $1 AND ($2 IS NULL OR (at, id) < ($2, $3)) \
              ORDER BY at DESC, id DESC LIMIT $4",
         )
-        .bind(subject.to_string())
-        .bind(after.map(|(at, _)| at.to_string()))
-        .bind(after.map(|(_, id)| id.to_string()))
-        .bind(i64::from(limit))
+        .bind(subject)
+        .bind(after.map(|(at, _)| at))
+        .bind(after.map(|(_, id)| id))
+        .bind(limit)
         .fetch_all(&self.reader)
         .await?
         .iter()
@@ -141,10 +140,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
-        Ok(sqlx::query_scalar("SELECT value FROM settings WHERE name = $1")
-            .bind(name.to_owned())
-            .fetch_optional(&self.reader)
-            .await?)
+        let row = query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(&self.reader).await?;
+        row.map(|row| columns::text(&row, "value")).transpose()
     }
 
     /// Keeps a value, in place of the one it had.
@@ -152,9 +149,9 @@ impl Store {
     /// # Errors
     /// When the database cannot be written.
     pub async fn set_setting(&self, name: &str, value: &str) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
-            .bind(name.to_owned())
-            .bind(value.to_owned())
+        query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
+            .bind(name)
+            .bind(value)
             .execute(&self.writer)
             .await?;
         Ok(())

@@ -6,6 +6,7 @@
 use uuid::Uuid;
 
 use super::rows::{AdminEvent, AgentRow};
+use super::sql::query;
 use super::{Store, StoreError, agents, columns, events};
 use crate::clock::Timestamp;
 
@@ -15,13 +16,13 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn agents_to_probe(&self, now: Timestamp, limit: u32) -> Result<Vec<AgentRow>, StoreError> {
-        sqlx::query(
+        query(
             "SELECT * FROM agents WHERE state = 'active' AND endpoint_url IS NOT NULL \
              AND (health_checked_at IS NULL OR next_probe_at IS NULL OR next_probe_at <= $1) \
              ORDER BY health_checked_at IS NOT NULL, next_probe_at, id LIMIT $2",
         )
-        .bind(now.to_string())
-        .bind(i64::from(limit))
+        .bind(now)
+        .bind(limit)
         .fetch_all(&self.reader)
         .await?
         .iter()
@@ -34,11 +35,11 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn overdue_probes(&self, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
-        sqlx::query(
+        query(
             "SELECT id FROM agents WHERE state = 'active' AND endpoint_url IS NOT NULL \
              AND health_checked_at IS NOT NULL AND (next_probe_at IS NULL OR next_probe_at < $1)",
         )
-        .bind(now.to_string())
+        .bind(now)
         .fetch_all(&self.reader)
         .await?
         .iter()
@@ -53,13 +54,13 @@ impl Store {
     pub async fn set_next_probes(&self, turns: &[(Uuid, Timestamp)]) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         for (agent, at) in turns {
-            sqlx::query("UPDATE agents SET next_probe_at = $2 WHERE id = $1 AND state <> 'deleted'")
-                .bind(agent.to_string())
-                .bind(at.to_string())
-                .execute(&mut *tx)
+            query("UPDATE agents SET next_probe_at = $2 WHERE id = $1 AND state <> 'deleted'")
+                .bind(*agent)
+                .bind(*at)
+                .execute(&mut tx)
                 .await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Writes what a probe of `probed` found: health, card, held card and skills as in `found`, when to probe `next`, and the
@@ -77,35 +78,36 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let held = |row: &AgentRow| row.held_card.as_ref().map(|held| held.json.clone());
         let mut tx = self.begin().await?;
-        let done = sqlx::query(
+        let done = query(
             "UPDATE agents SET health = $4, health_reason = $5, health_checked_at = $6, card = $7, card_fetched_at = $8, \
              skills = CASE WHEN skills = $9 THEN $10 ELSE skills END, \
              skill_terms = CASE WHEN skills = $9 THEN $11 ELSE skill_terms END, \
              held_card = $12, held_card_at = $13, held_card_reason = $14, next_probe_at = $15 \
-             WHERE id = $1 AND endpoint_url IS $2 AND card_url IS $3 AND card IS $16 AND held_card IS $17 \
-             AND health_interval_s IS $18 AND state <> 'deleted'",
+             WHERE id = $1 AND endpoint_url IS NOT DISTINCT FROM $2 AND card_url IS NOT DISTINCT FROM $3 \
+             AND card IS NOT DISTINCT FROM $16 AND held_card IS NOT DISTINCT FROM $17 \
+             AND health_interval_s IS NOT DISTINCT FROM $18 AND state <> 'deleted'",
         )
-        .bind(probed.id.to_string())
+        .bind(probed.id)
         .bind(probed.endpoint_url.clone())
         .bind(probed.card_url.clone())
         .bind(found.health.as_str())
         .bind(found.health_reason.clone())
-        .bind(columns::time_text(found.health_checked_at))
+        .bind(found.health_checked_at)
         .bind(found.card_json.clone())
-        .bind(columns::time_text(found.card_fetched_at))
+        .bind(found.card_fetched_at)
         .bind(probed.skills_json.clone())
         .bind(found.skills_json.clone())
         .bind(super::search::skill_terms(&found.skills_json))
         .bind(held(found))
-        .bind(columns::time_text(found.held_card.as_ref().map(|held| held.at)))
+        .bind(found.held_card.as_ref().map(|held| held.at))
         .bind(found.held_card.as_ref().map(|held| held.reason.clone()))
-        .bind(next.to_string())
+        .bind(next)
         .bind(probed.card_json.clone())
         .bind(held(probed))
-        .bind(probed.health_interval_s.map(i64::from))
-        .execute(&mut *tx)
+        .bind(probed.health_interval_s)
+        .execute(&mut tx)
         .await?;
-        if done.rows_affected() == 0 {
+        if done == 0 {
             return Ok(false);
         }
         if let Some(event) = event {
@@ -128,16 +130,16 @@ impl Store {
         event: &AdminEvent,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query(
+        let done = query(
             "UPDATE agents SET held_card = NULL, held_card_at = NULL, held_card_reason = NULL, rejected_card = $3 \
              WHERE id = $1 AND held_card = $2 AND state <> 'deleted'",
         )
-        .bind(agent.to_string())
+        .bind(agent)
         .bind(card.to_vec())
         .bind(digest.to_owned())
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
-        if done.rows_affected() == 0 {
+        if done == 0 {
             return Ok(false);
         }
         events::write(&mut tx, event).await?;
@@ -150,7 +152,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn rejected_card(&self, agent: Uuid) -> Result<Option<String>, StoreError> {
-        let digest = sqlx::query_scalar("SELECT rejected_card FROM agents WHERE id = $1").bind(agent.to_string());
-        Ok(digest.fetch_optional(&self.reader).await?.flatten())
+        let row = query("SELECT rejected_card FROM agents WHERE id = $1").bind(agent).fetch_optional(&self.reader).await?;
+        Ok(row.map(|row| columns::optional_text(&row, "rejected_card")).transpose()?.flatten())
     }
 }

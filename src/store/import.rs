@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::rows::{AdminEvent, AgentRow, ConnectionRow, KeyRow};
+use super::sql::query;
 use super::{Store, StoreError, agents, columns, connections, events, keys};
 
 /// Names and ids that cannot be given out again.
@@ -24,10 +25,10 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn names_taken(&self) -> Result<NamesTaken, StoreError> {
-        let mut tx = self.reader.begin().await?;
-        let slugs = sqlx::query("SELECT slug, agent_id FROM agent_slugs").fetch_all(&mut *tx).await?;
-        let deleted = sqlx::query("SELECT id FROM agents WHERE state = 'deleted'").fetch_all(&mut *tx).await?;
-        let pairs = sqlx::query("SELECT id, requester_id, target_id FROM connections").fetch_all(&mut *tx).await?;
+        let mut tx = self.snapshot().await?;
+        let slugs = query("SELECT slug, agent_id FROM agent_slugs").fetch_all(&mut tx).await?;
+        let deleted = query("SELECT id FROM agents WHERE state = 'deleted'").fetch_all(&mut tx).await?;
+        let pairs = query("SELECT id, requester_id, target_id FROM connections").fetch_all(&mut tx).await?;
         let mut taken = NamesTaken::default();
         for row in &slugs {
             taken.slugs.push((columns::text(row, "slug")?, columns::id(row, "agent_id")?));
@@ -66,6 +67,6 @@ impl Store {
         for event in event_rows {
             events::write(&mut tx, event).await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 }

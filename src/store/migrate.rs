@@ -1,34 +1,73 @@
 //! The migrations, compiled in: brings a database to this program's schema, and refuses one that is ahead of it.
 
-use sqlx::migrate::{Migrate as _, Migration, MigrationType, Migrator};
-use sqlx::{SqlSafeStr as _, SqlitePool};
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
+use sqlx::{Executor as _, PgConnection, Row as _, SqlSafeStr as _, SqlitePool};
 
 use super::StoreError;
+use super::sql::{Patience, in_time};
 
-/// Every file of `migrations/sqlite/`, in order. A test holds this list against the directory.
-const SQLITE: &[(i64, &str, &str)] = &[
-    (1, "registry", include_str!("../../migrations/sqlite/0001_registry.sql")),
-    (2, "calls", include_str!("../../migrations/sqlite/0002_calls.sql")),
-    (3, "control", include_str!("../../migrations/sqlite/0003_control.sql")),
-];
+/// The files of one directory of migrations, in order. A test holds the lists against the directories.
+macro_rules! migrations {
+    ($directory:literal: $($version:literal $file:literal $name:literal;)+) => {
+        &[$(($version, $name, include_str!(concat!("../../migrations/", $directory, "/", $file, "_", $name, ".sql")))),+]
+    };
+}
+
+type Files = &'static [(i64, &'static str, &'static str)];
+
+const SQLITE: Files = migrations! { "sqlite":
+    1 "0001" "registry";
+    2 "0002" "calls";
+    3 "0003" "control";
+    5 "0005" "nodes";
+};
+
+const POSTGRES: Files = migrations! { "postgres":
+    1 "0001" "registry";
+    2 "0002" "calls";
+    3 "0003" "control";
+    5 "0005" "nodes";
+};
+
+/// The oldest PostgreSQL, as `server_version_num` has it.
+const OLDEST_POSTGRES: i32 = 130_000;
 
 /// Applies what is missing.
-pub(super) async fn run(pool: &SqlitePool) -> Result<(), StoreError> {
-    let known = SQLITE.last().map_or(0, |(version, ..)| *version);
+pub(super) async fn sqlite(pool: &SqlitePool) -> Result<(), StoreError> {
     let mut connection = pool.acquire().await?;
+    run(&mut *connection, SQLITE).await
+}
+
+/// Applies what is missing. Nodes that start at the same time take turns.
+pub(super) async fn postgres(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let row = in_time(Patience::ASKED, connection.fetch_one("SELECT current_setting('server_version_num')::int")).await?;
+    let version: i32 = row.try_get(0)?;
+    if version < OLDEST_POSTGRES {
+        return Err(StoreError::OldServer(version / 10_000));
+    }
+    let migrating = async {
+        // Before the first look, and for as long as the connection lives: two that find no table would both make it.
+        connection.execute("SELECT pg_advisory_lock(8390891584382493556)").await?;
+        Ok::<_, sqlx::Error>(run(&mut *connection, POSTGRES).await)
+    };
+    in_time(Patience::MIGRATING, migrating).await?
+}
+
+async fn run<C: Migrate>(connection: &mut C, files: Files) -> Result<(), StoreError> {
+    let known = files.last().map_or(0, |(version, ..)| *version);
     connection.ensure_migrations_table("_sqlx_migrations").await.map_err(failed)?;
     let applied = connection.list_applied_migrations("_sqlx_migrations").await.map_err(failed)?;
     if let Some(found) = applied.iter().map(|m| m.version).max().filter(|found| *found > known) {
         return Err(StoreError::NewerSchema { found, known });
     }
-    drop(connection);
-    let migrations = SQLITE
+    let migrations = files
         .iter()
         .map(|(version, name, sql)| {
             Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
         })
         .collect();
-    Migrator::with_migrations(migrations).run(pool).await.map_err(failed)
+    // Locked already, where it needs a lock.
+    Migrator::with_migrations(migrations).set_locking(false).run_direct(None, connection, false).await.map_err(failed)
 }
 
 fn failed(error: sqlx::migrate::MigrateError) -> StoreError {
@@ -39,16 +78,23 @@ fn failed(error: sqlx::migrate::MigrateError) -> StoreError {
 mod tests {
     use super::*;
     use crate::store::Store;
+    use crate::store::sql::query;
 
     #[test]
     fn every_migration_on_disk_is_compiled_in_and_in_order() {
-        let mut on_disk: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite"))
-            .expect("the directory")
-            .map(|entry| entry.expect("an entry").file_name().into_string().expect("ASCII"))
-            .collect();
-        on_disk.sort();
-        let listed: Vec<String> = SQLITE.iter().map(|(version, name, _)| format!("{version:04}_{name}.sql")).collect();
-        assert_eq!(on_disk, listed);
+        for (directory, files) in [("sqlite", SQLITE), ("postgres", POSTGRES)] {
+            let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(directory);
+            let mut on_disk: Vec<String> = std::fs::read_dir(directory)
+                .expect("the directory")
+                .map(|entry| entry.expect("an entry").file_name().into_string().expect("ASCII"))
+                .collect();
+            on_disk.sort();
+            let listed: Vec<String> =
+                files.iter().map(|(version, name, _)| format!("{version:04}_{name}.sql")).collect();
+            assert_eq!(on_disk, listed);
+        }
+        let names = |files: Files| files.iter().map(|(version, name, _)| (*version, *name)).collect::<Vec<_>>();
+        assert_eq!(names(SQLITE), names(POSTGRES), "the same numbers on both");
     }
 
     #[tokio::test]
@@ -56,10 +102,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("gateway.db");
         let store = Store::open_sqlite(&file).await.expect("opens");
-        sqlx::query("UPDATE _sqlx_migrations SET version = 999 WHERE version = 1")
-            .execute(&store.writer)
-            .await
-            .expect("runs");
+        let newer = query("UPDATE _sqlx_migrations SET version = 999 WHERE version = 1");
+        newer.execute(&store.writer).await.expect("runs");
         store.close().await;
         let error = Store::open_sqlite(&file).await.expect_err("newer");
         assert!(matches!(error, StoreError::NewerSchema { found: 999, .. }), "{error}");

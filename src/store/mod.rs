@@ -1,6 +1,9 @@
-//! The database behind one interface. Knows SQL and rows; knows no HTTP and no rules.
+//! The database behind one interface: SQLite in a file, or PostgreSQL. Knows SQL and rows; knows no HTTP and no rules.
 //!
-//! One writing connection, several reading ones: SQLite allows one writer, and a queue of our own is kinder than its lock.
+//! What changes the registry happens one after the other, whichever database it is and however many nodes there are: SQLite
+//! has one writer (and a queue of our own is kinder than its lock), on PostgreSQL whoever writes takes one advisory lock
+//! first. So every check holds until the write that it is for. Recording calls takes no part in that: each node has rows of
+//! its own.
 
 mod agents;
 pub mod call_query;
@@ -14,26 +17,28 @@ mod health;
 mod import;
 mod keys;
 mod migrate;
+mod nodes;
+mod open;
 mod operators;
 pub mod rows;
 mod search;
 mod secrets;
+mod sql;
 mod tally;
 mod words;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
+#[cfg(test)]
+pub(crate) mod testing;
 
-use std::path::Path;
-use std::str::FromStr as _;
-use std::time::Duration;
-
-use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use sql::{Pool, Tx, query};
 
 pub use connections::ConnectionFilter;
 pub use error::StoreError;
 pub use events::{EventFilter, EventPage};
+pub use nodes::{ChangeListener, NodeRow};
+pub use open::{PostgresOptions, PostgresOptionsError};
 pub use search::{AgentFilter, AgentPage};
 pub use secrets::{Sealed, SecretColumn};
 pub use tally::Tally;
@@ -41,47 +46,28 @@ pub use tally::Tally;
 /// The open database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// The one connection that writes.
-    writer: SqlitePool,
-    /// Connections that only read.
-    reader: SqlitePool,
+    /// Changes the registry.
+    writer: Pool,
+    /// Only reads.
+    reader: Pool,
+    /// Records calls; on PostgreSQL a connection of its own, so that nobody who asks keeps the drain waiting.
+    recorder: Pool,
 }
 
 impl Store {
-    /// Opens (and creates, and migrates) the SQLite database in `file`.
-    ///
-    /// # Errors
-    /// When the file cannot be opened, is not a database, or was written by a newer version.
-    pub async fn open_sqlite(file: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::from_str("sqlite:")?
-            .filename(file)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(Duration::from_secs(5))
-            .foreign_keys(true)
-            .pragma("cache_size", "-65536")
-            .pragma("wal_autocheckpoint", "16000")
-            .pragma("journal_size_limit", "67108864");
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .min_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(
-                // Has to be decided before the first table is made.
-                options.clone().create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental),
-            )
-            .await?;
-        migrate::run(&writer).await?;
-        // Readers page through rows: a large cache each would only cost memory.
-        let options = options.read_only(true).pragma("cache_size", "-8192");
-        let reader = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
-        Ok(Self { writer, reader })
+    /// A transaction that may change the registry. It takes its turn at once: a read that becomes a write half-way could fail,
+    /// or find that what it read is no longer so.
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        let mut tx = self.writer.begin("BEGIN IMMEDIATE", "BEGIN").await?;
+        if let Tx::Postgres(..) = tx {
+            query("SELECT trust_gateway_turn()").execute(&mut tx).await?;
+        }
+        Ok(tx)
     }
 
-    /// A transaction that may write. It takes the write lock at once: a read that becomes a write half-way could fail.
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    /// A transaction that reads, all of it as of one moment.
+    async fn snapshot(&self) -> Result<Tx, StoreError> {
+        self.reader.begin("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
     }
 
     /// Reads the database, so that whoever asks knows whether it can be read.
@@ -89,13 +75,35 @@ impl Store {
     /// # Errors
     /// When it cannot.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1 FROM agents LIMIT 1").fetch_optional(&self.reader).await?;
-        Ok(())
+        query("SELECT 1 FROM agents LIMIT 1").exists(&self.reader).await.map(drop)
+    }
+
+    /// Returns once what was committed survives a power cut.
+    ///
+    /// # Errors
+    /// When that cannot be had.
+    async fn write_through(&self) -> Result<(), StoreError> {
+        // PostgreSQL's commit has waited for that.
+        if let Pool::Postgres(..) = self.writer {
+            return Ok(());
+        }
+        let row = query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.writer).await?;
+        match columns::number(&row, "busy")? {
+            0 => Ok(()),
+            _ => Err(StoreError::Busy),
+        }
+    }
+
+    /// Whether other nodes may change what is here.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self.writer, Pool::Postgres(..))
     }
 
     /// Closes every connection, the writer last.
     pub async fn close(&self) {
         self.reader.close().await;
+        self.recorder.close().await;
         self.writer.close().await;
     }
 }

@@ -1,19 +1,18 @@
 //! Operators: rows of `operators`, and the promise that one admin always remains.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Sqlite, Transaction};
 use uuid::Uuid;
 
 use super::rows::{AdminEvent, OperatorRole, OperatorRow};
+use super::sql::{Row, Tx, query};
 use super::{Store, StoreError, columns, events};
 use crate::clock::Timestamp;
 
-fn read(row: &SqliteRow) -> Result<OperatorRow, StoreError> {
+fn read(row: &Row) -> Result<OperatorRow, StoreError> {
     Ok(OperatorRow {
         id: columns::id(row, "id")?,
         name: columns::text(row, "name")?,
         role: columns::word(row, "role", OperatorRole::from_word)?,
-        digest: columns::digest(row, "digest")?,
+        digest: columns::array(row, "digest")?,
         hint: columns::optional_text(row, "hint")?,
         expires_at: columns::optional_time(row, "expires_at")?,
         last_used_at: columns::optional_time(row, "last_used_at")?,
@@ -21,26 +20,26 @@ fn read(row: &SqliteRow) -> Result<OperatorRow, StoreError> {
     })
 }
 
-async fn insert(tx: &mut Transaction<'static, Sqlite>, operator: &OperatorRow) -> Result<(), StoreError> {
-    sqlx::query(
+async fn insert(tx: &mut Tx, operator: &OperatorRow) -> Result<(), StoreError> {
+    query(
         "INSERT INTO operators (id, name, role, digest, hint, expires_at, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
-    .bind(operator.id.to_string())
+    .bind(operator.id)
     .bind(operator.name.clone())
     .bind(operator.role.as_str())
     .bind(operator.digest.to_vec())
     .bind(operator.hint.clone())
-    .bind(columns::time_text(operator.expires_at))
-    .bind(operator.created_at.to_string())
-    .execute(&mut **tx)
+    .bind(operator.expires_at)
+    .bind(operator.created_at)
+    .execute(&mut *tx)
     .await?;
     Ok(())
 }
 
-async fn admins(tx: &mut Transaction<'static, Sqlite>, but: Option<Uuid>) -> Result<i64, StoreError> {
+async fn admins(tx: &mut Tx, but: Option<Uuid>) -> Result<i64, StoreError> {
     let others =
         "SELECT COUNT(*) FROM operators WHERE role = 'admin' AND expires_at IS NULL AND ($1 IS NULL OR id <> $1)";
-    Ok(sqlx::query_scalar(others).bind(but.map(|id| id.to_string())).fetch_one(&mut **tx).await?)
+    query(others).bind(but).number(tx).await
 }
 
 impl Store {
@@ -52,7 +51,7 @@ impl Store {
         let mut tx = self.begin().await?;
         insert(&mut tx, operator).await?;
         events::write(&mut tx, event).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Adds the first admin; `false` when there is one already (a token that expires does not count).
@@ -79,12 +78,12 @@ impl Store {
         if admins(&mut tx, Some(id)).await? == 0 {
             return Err(StoreError::Conflict("the last admin cannot be removed: add another one first".to_owned()));
         }
-        let done = sqlx::query("DELETE FROM operators WHERE id = $1").bind(id.to_string()).execute(&mut *tx).await?;
-        if done.rows_affected() == 0 {
+        let done = query("DELETE FROM operators WHERE id = $1").bind(id).execute(&mut tx).await?;
+        if done == 0 {
             return Err(StoreError::NotFound);
         }
         events::write(&mut tx, event).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Gives an operator another token: the one it had is worth nothing from now on.
@@ -100,11 +99,11 @@ impl Store {
     ) -> Result<OperatorRow, StoreError> {
         let mut tx = self.begin().await?;
         let row =
-            sqlx::query("UPDATE operators SET digest = $2, hint = $3, last_used_at = NULL WHERE id = $1 RETURNING *")
-                .bind(id.to_string())
+            query("UPDATE operators SET digest = $2, hint = $3, last_used_at = NULL WHERE id = $1 RETURNING *")
+                .bind(id)
                 .bind(digest.to_vec())
-                .bind(hint.to_owned())
-                .fetch_one(&mut *tx)
+                .bind(hint)
+                .fetch_one(&mut tx)
                 .await?;
         events::write(&mut tx, event).await?;
         tx.commit().await?;
@@ -116,9 +115,9 @@ impl Store {
     /// # Errors
     /// When the database cannot be written.
     pub async fn touch_operator(&self, id: Uuid, at: Timestamp) -> Result<(), StoreError> {
-        sqlx::query("UPDATE operators SET last_used_at = $2 WHERE id = $1")
-            .bind(id.to_string())
-            .bind(at.to_string())
+        query("UPDATE operators SET last_used_at = $2 WHERE id = $1")
+            .bind(id)
+            .bind(at)
             .execute(&self.writer)
             .await?;
         Ok(())
@@ -129,7 +128,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn operators(&self) -> Result<Vec<OperatorRow>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM operators ORDER BY name").fetch_all(&self.reader).await?;
+        let rows = query("SELECT * FROM operators ORDER BY name").fetch_all(&self.reader).await?;
         rows.iter().map(read).collect()
     }
 
@@ -139,7 +138,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn operator_by_digest(&self, digest: &[u8; 32]) -> Result<Option<OperatorRow>, StoreError> {
         let row =
-            sqlx::query("SELECT * FROM operators WHERE digest = $1").bind(digest.to_vec()).fetch_optional(&self.reader);
+            query("SELECT * FROM operators WHERE digest = $1").bind(digest.to_vec()).fetch_optional(&self.reader);
         row.await?.as_ref().map(read).transpose()
     }
 }

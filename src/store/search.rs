@@ -4,11 +4,10 @@
 
 use std::collections::HashMap;
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite};
 use uuid::Uuid;
 
 use super::rows::{AdminState, AgentName, AgentRow, HealthStatus};
+use super::sql::{Built, Dialect, Row, among};
 use super::{Store, StoreError, agents, columns};
 use crate::clock::Timestamp;
 
@@ -73,7 +72,7 @@ fn containing(text: &str) -> String {
     format!("%{escaped}%")
 }
 
-/// The words as the index is asked for them; `None` when it knows none of them.
+/// The words as SQLite's index is asked for them; `None` when it knows none of them.
 fn indexed(words: &[String]) -> Option<String> {
     let known = words.iter().filter(|word| word.chars().count() >= INDEXED && !word.contains('\0'));
     let phrases: Vec<String> = known.map(|word| format!("\"{}\"", word.replace('"', "\"\""))).collect();
@@ -81,14 +80,17 @@ fn indexed(words: &[String]) -> Option<String> {
 }
 
 /// Adds the conditions of `filter`.
-fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &AgentFilter) {
+fn narrow(query: &mut Built, filter: &AgentFilter) {
     query.push(" FROM agents WHERE state <> 'deleted'");
     if filter.public_only {
-        query.push(" AND state = 'active' AND listed = 1 AND endpoint_url IS NOT NULL");
+        query.push(" AND state = 'active' AND listed AND endpoint_url IS NOT NULL");
     }
     let words: Vec<String> =
         filter.text.iter().flat_map(|text| text.split_whitespace()).map(str::to_lowercase).collect();
-    if let Some(known) = indexed(&words) {
+    // PostgreSQL's index, where there is one, is asked by LIKE itself.
+    if query.dialect() == Dialect::Sqlite
+        && let Some(known) = indexed(&words)
+    {
         query.push(
             " AND id IN (SELECT agent_search_rows.agent_id FROM agent_search JOIN agent_search_rows \
              ON agent_search_rows.row = agent_search.rowid WHERE agent_search MATCH ",
@@ -98,8 +100,8 @@ fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &AgentFilter) {
     // The index finds candidates, this decides: the short words, and how two databases agree.
     for word in &words {
         let pattern = containing(word);
-        query.push(" AND (search_text LIKE ").push_bind(pattern.clone()).push(" ESCAPE '\\' OR skill_terms LIKE ");
-        query.push_bind(pattern).push(" ESCAPE '\\')");
+        query.push(" AND (search_text LIKE ").push_bind(pattern.as_str()).push(" ESCAPE '\\' OR skill_terms LIKE ");
+        query.push_bind(pattern.as_str()).push(" ESCAPE '\\')");
     }
     let terms = [
         filter.skill.as_ref().map(|skill| format!("\n{}\n", one_line(skill))),
@@ -113,7 +115,7 @@ fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &AgentFilter) {
         query.push(" AND health IN (").push_bind(health.as_str()).push(", ").push_bind(also.as_str()).push(")");
     }
     if let Some(provider) = &filter.provider {
-        query.push(" AND lower(provider) = lower(").push_bind(provider.clone()).push(")");
+        query.push(" AND lower(provider) = lower(").push_bind(provider).push(")");
     }
     if let Some(state) = filter.state {
         query.push(" AND state = ").push_bind(state.as_str());
@@ -131,22 +133,23 @@ impl Store {
         limit: u32,
         page: AgentPage,
     ) -> Result<(Vec<AgentRow>, i64), StoreError> {
-        let mut rows = QueryBuilder::new("SELECT *");
+        let dialect = self.reader.dialect();
+        let mut rows = Built::new(dialect, "SELECT *");
         narrow(&mut rows, filter);
         if let AgentPage::After(at, id) = page {
-            rows.push(" AND (created_at, id) < (").push_bind(at.to_string()).push(", ");
-            rows.push_bind(id.to_string()).push(")");
+            rows.push(" AND (created_at, id) < (").push_bind(at).push(", ");
+            rows.push_bind(id).push(")");
         }
-        rows.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(limit));
+        rows.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(limit);
         if let AgentPage::Offset(offset) = page {
-            rows.push(" OFFSET ").push_bind(i64::from(offset));
+            rows.push(" OFFSET ").push_bind(offset);
         }
-        let mut total = QueryBuilder::new("SELECT COUNT(*)");
+        let mut total = Built::new(dialect, "SELECT COUNT(*)");
         narrow(&mut total, filter);
         // Page and total of one moment.
-        let mut tx = self.reader.begin().await?;
-        let rows = rows.build().fetch_all(&mut *tx).await?;
-        let total = total.build_query_scalar().fetch_one(&mut *tx).await?;
+        let mut tx = self.snapshot().await?;
+        let rows = rows.build().fetch_all(&mut tx).await?;
+        let total = total.build().number(&mut tx).await?;
         Ok((rows.iter().map(agents::read).collect::<Result<_, _>>()?, total))
     }
 
@@ -155,15 +158,15 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn connected_counts(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, i64>, StoreError> {
-        let list = serde_json::Value::from(ids.iter().map(Uuid::to_string).collect::<Vec<_>>()).to_string();
-        let rows = sqlx::query(
-            "SELECT value AS id, (SELECT COUNT(*) FROM connections WHERE status = 'connected' \
-             AND (requester_id = asked.value OR target_id = asked.value)) AS count FROM json_each($1) AS asked",
+        let rows = among!(
+            "SELECT id, (SELECT COUNT(*) FROM connections WHERE connections.status = 'connected' \
+             AND (requester_id = agents.id OR target_id = agents.id)) AS count FROM agents WHERE ",
+            "id"
         )
-        .bind(list)
+        .bind(ids)
         .fetch_all(&self.reader)
         .await?;
-        rows.iter().map(|row| Ok((columns::id(row, "id")?, row.try_get("count")?))).collect()
+        rows.iter().map(|row| Ok((columns::id(row, "id")?, columns::number(row, "count")?))).collect()
     }
 
     /// The names of those of these agents that there are or were.
@@ -171,17 +174,14 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn agent_names(&self, ids: &[Uuid]) -> Result<Vec<AgentName>, StoreError> {
-        let list = serde_json::Value::from(ids.iter().map(Uuid::to_string).collect::<Vec<_>>()).to_string();
-        // What a dot follows was added when somebody else took the slug over.
-        let rows = sqlx::query(
-            "SELECT id, CASE instr(slug, '.') WHEN 0 THEN slug ELSE substr(slug, 1, instr(slug, '.') - 1) END AS slug, \
-             name FROM agents WHERE id IN (SELECT value FROM json_each($1))",
-        )
-        .bind(list)
+        let rows = among!("SELECT id, slug, name FROM agents WHERE ", "id")
+        .bind(ids)
         .fetch_all(&self.reader)
         .await?;
-        let name = |row: &SqliteRow| {
-            let (slug, name) = (columns::text(row, "slug")?, columns::text(row, "name")?);
+        let name = |row: &Row| {
+            let (mut slug, name) = (columns::text(row, "slug")?, columns::text(row, "name")?);
+            // What a dot follows was added when somebody else took the slug over.
+            slug.truncate(slug.find('.').unwrap_or(slug.len()));
             Ok(AgentName { id: columns::id(row, "id")?, slug, name })
         };
         rows.iter().map(name).collect()

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::sql::query;
 use super::{Store, StoreError, columns};
 use crate::clock::Timestamp;
 
@@ -34,15 +35,15 @@ impl Store {
     /// When the database fails.
     pub async fn activate_signing_secrets(&self, now: Timestamp) -> Result<u64, StoreError> {
         // Asked every second: the writer is not to be bothered for nothing.
-        let due = sqlx::query("SELECT 1 FROM agents WHERE next_signing_secret_from <= $1 LIMIT 1");
-        if due.bind(now.to_string()).fetch_optional(&self.reader).await?.is_none() {
+        let due = query("SELECT 1 FROM agents WHERE next_signing_secret_from <= $1 LIMIT 1").bind(now);
+        if !due.exists(&self.reader).await? {
             return Ok(0);
         }
-        let done = sqlx::query(
+        let done = query(
             "UPDATE agents SET signing_secret = next_signing_secret, next_signing_secret = NULL, \
              next_signing_secret_from = NULL WHERE next_signing_secret_from <= $1 AND next_signing_secret IS NOT NULL",
         );
-        Ok(done.bind(now.to_string()).execute(&self.writer).await?.rows_affected())
+        done.bind(now).execute(&self.writer).await
     }
 
     /// Puts what `reseal` makes of each sealed secret in its place, all in one transaction; how many there were. When it
@@ -55,14 +56,12 @@ impl Store {
         E: From<StoreError>,
         F: FnMut(Sealed<'_>) -> Result<Vec<u8>, E> + Send,
     {
-        let stored = |error: sqlx::Error| StoreError::from(error);
         let mut tx = self.begin().await?;
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT id, signing_secret, next_signing_secret, upstream_credential FROM agents WHERE state <> 'deleted'",
         )
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(stored)?;
+        .fetch_all(&mut tx)
+        .await?;
         let mut count = 0;
         for row in &rows {
             let agent = columns::id(row, "id")?;
@@ -72,34 +71,26 @@ impl Store {
                 ("next_signing_secret", SecretColumn::NextSigning),
                 ("upstream_credential", SecretColumn::Upstream),
             ]) {
-                let bytes: Option<Vec<u8>> = sqlx::Row::try_get(row, name).map_err(stored)?;
+                let bytes = columns::optional_bytes(row, name)?;
                 if let Some(bytes) = bytes {
                     *place = Some(reseal(Sealed { agent, column, bytes: &bytes })?);
                     count += 1;
                 }
             }
             let [signing, next, upstream] = sealed;
-            sqlx::query(
+            query(
                 "UPDATE agents SET signing_secret = $2, next_signing_secret = $3, upstream_credential = $4 WHERE id = $1",
             )
-            .bind(agent.to_string())
+            .bind(agent)
             .bind(signing)
             .bind(next)
             .bind(upstream)
-            .execute(&mut *tx)
-            .await
-            .map_err(stored)?;
+            .execute(&mut tx)
+            .await?;
         }
-        tx.commit().await.map_err(stored)?;
+        tx.commit().await?;
         // A commit alone may still be lost in a power cut; with the keys it needs gone, that would be for ever.
-        let (busy, ..): (i64, i64, i64) =
-            sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&self.writer).await.map_err(stored)?;
-        if busy != 0 {
-            return Err(StoreError::Database(sqlx::Error::Protocol(
-                "somebody else has the database open: stop it and run this again".to_owned(),
-            ))
-            .into());
-        }
+        self.write_through().await?;
         Ok(count)
     }
 }

@@ -12,14 +12,13 @@ use crate::store::calls::{ChargeTaken, DrainBatch};
 #[derive(Debug)]
 pub(super) struct Gathering {
     pub(super) batch: DrainBatch,
-    node_id: Uuid,
     /// The last one given out.
     seq: i64,
 }
 
 impl Gathering {
     pub(super) fn new(node_id: Uuid, last_seq: i64, synced: bool) -> Self {
-        Self { batch: DrainBatch { synced, ..DrainBatch::default() }, node_id, seq: last_seq }
+        Self { batch: DrainBatch { node: node_id, synced, ..DrainBatch::default() }, seq: last_seq }
     }
 
     /// Whether the batch should be committed before more is read.
@@ -29,14 +28,14 @@ impl Gathering {
 
     /// Empties the batch, which is committed.
     pub(super) fn clear(&mut self) {
-        let synced = self.batch.synced;
-        self.batch = DrainBatch { synced, ..DrainBatch::default() };
+        let DrainBatch { node, synced, .. } = self.batch;
+        self.batch = DrainBatch { node, synced, ..DrainBatch::default() };
     }
 
     /// Adds a call: the payload that begins it, and the one that ends it; without one it was interrupted. `None` if they cannot
     /// be read.
     pub(super) fn add(&mut self, intent: &[u8], outcome: Option<&[u8]>) -> Option<()> {
-        let mut draft = Draft::new(self.node_id);
+        let mut draft = Draft::new(self.batch.node);
         draft.apply(intent)?;
         if let Some(outcome) = outcome {
             draft.apply(outcome)?;

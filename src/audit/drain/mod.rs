@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::audit::journal::{Journal, JournalSource};
 use crate::clock::Clock;
@@ -123,15 +124,15 @@ impl Drain {
         Self { requests, task: tokio::spawn(run.run()) }
     }
 
-    /// Turns what dead predecessors left in `dir` into rows. To be done before [`Store::limit_state`] is read: the limits of
+    /// Turns what dead predecessors left in `dir`, the journals of `node`, into rows. To be done before [`Store::limit_state`] is read: the limits of
     /// their last calls are in there. Journals of living processes are left alone.
     ///
     /// # Errors
     /// When journals cannot be read or rows cannot be written. Nothing is lost by then.
-    pub async fn recover(store: &Store, dir: &Path) -> Result<Recovered, DrainError> {
+    pub async fn recover(store: &Store, node: Uuid, dir: &Path) -> Result<Recovered, DrainError> {
         std::fs::create_dir_all(dir)?;
         match try_lock(dir)? {
-            Some(_lock) => recover::recover(store, dir).await,
+            Some(_lock) => recover::recover(store, node, dir).await,
             None => Ok(Recovered { left_alone: 1, ..Recovered::default() }),
         }
     }
@@ -287,7 +288,7 @@ impl Run {
 
     async fn begin(&self) -> Result<Follower, DrainError> {
         // The process that held the lock may have ended since this one started.
-        recover::recover(&self.store, self.source.root()).await?;
+        recover::recover(&self.store, self.source.node_id(), self.source.root()).await?;
         let seq = self.store.last_seq(self.source.node_id()).await?;
         Ok(Follower::living(self.source.clone(), seq))
     }

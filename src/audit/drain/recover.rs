@@ -26,8 +26,8 @@ pub struct Recovered {
     pub left_alone: usize,
 }
 
-/// Recovers every journal in `root` whose process has ended. The caller holds the drain's lock.
-pub(super) async fn recover(store: &Store, root: &Path) -> Result<Recovered, DrainError> {
+/// Recovers every journal in `root` whose process has ended; `root` is that of `node`. The caller holds the drain's lock.
+pub(super) async fn recover(store: &Store, node: Uuid, root: &Path) -> Result<Recovered, DrainError> {
     let mut recovered = Recovered::default();
     let mut found = BTreeSet::new();
     for file in std::fs::read_dir(root)? {
@@ -48,11 +48,11 @@ pub(super) async fn recover(store: &Store, root: &Path) -> Result<Recovered, Dra
             None => recovered.left_alone += 1,
         }
     }
-    // A process may have died between removing a directory and forgetting it.
-    let positions = store.journal_positions().await?.into_iter().map(|position| position.instance);
-    let known: BTreeSet<_> = positions.chain(store.finished_journals().await?).collect();
-    for instance in known.difference(&found) {
-        store.forget_journal(*instance).await?;
+    // A process may have died between removing a directory and forgetting it. What other nodes have is theirs.
+    for instance in store.journals_of(node).await? {
+        if !found.contains(&instance) {
+            store.forget_journal(instance).await?;
+        }
     }
     Ok(recovered)
 }

@@ -15,20 +15,22 @@ use crate::audit::record::{Ending, Outcome};
 use crate::clock::Timestamp;
 use crate::store::call_query::{CallFilter, CallPage};
 use crate::store::rows::CallRow;
+use crate::store::testing::TestStore;
 
 const SEGMENT: u64 = 16 * 1024;
 
 struct Fixture {
     dir: tempfile::TempDir,
     store: Store,
+    _database: TestStore,
     clock: Clock,
 }
 
 impl Fixture {
     async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open_sqlite(&dir.path().join("t.db")).await.expect("a store");
-        Self { dir, store, clock: Clock::manual(Timestamp(1_700_000_000_000_000)) }
+        let database = TestStore::any().await;
+        Self { dir, store: database.store.clone(), _database: database, clock: Clock::manual(Timestamp(1_700_000_000_000_000)) }
     }
 
     fn root(&self) -> std::path::PathBuf {
@@ -106,7 +108,7 @@ async fn the_sum_of_calls_is_the_number_of_refusals() {
     }
     worker.flush();
     drop((journal, worker));
-    let recovered = Drain::recover(&fixture.store, &fixture.root()).await.expect("recover");
+    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
     assert!(recovered.rows < 30, "{recovered:?}");
     let refused = CallFilter { decision: Some("refused".to_owned()), ..CallFilter::default() };
     assert_eq!(fixture.store.calls_sum(&refused).await.expect("sum"), 500);
@@ -120,10 +122,10 @@ async fn recovery_leaves_the_living_alone_and_ends_the_dead() {
     let worker = journal.worker(0);
     let open = worker.open(intent(1), 77).expect("open");
     worker.flush();
-    let recovered = Drain::recover(&fixture.store, &fixture.root()).await.expect("recover");
+    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
     assert_eq!(recovered, Recovered { left_alone: 1, ..Recovered::default() });
     drop((open, journal, worker)); // what the drop appends is never flushed
-    let recovered = Drain::recover(&fixture.store, &fixture.root()).await.expect("recover");
+    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
     assert_eq!(recovered, Recovered { journals: 1, rows: 1, left_alone: 0 });
     let rows = fixture.rows().await;
     assert_eq!((rows[0].outcome.as_str(), rows[0].request_bytes, rows[0].status_code), ("interrupted", 77, 0));
@@ -147,7 +149,7 @@ async fn a_drain_that_ends_before_its_workers_leaves_the_journal_for_the_next_st
     let _ = worker.refuse(second, outcome).expect("refuse");
     worker.flush();
     drop((journal, worker));
-    Drain::recover(&fixture.store, &fixture.root()).await.expect("recover");
+    Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
     assert_eq!((fixture.rows().await.len(), fixture.instances()), (2, 0));
 }
 
@@ -166,7 +168,7 @@ async fn a_damaged_middle_is_kept_aside_and_later_segments_are_read() {
     drop((journal, worker));
     let file = File::options().write(true).open(&first).expect("the segment");
     file.write_all_at(&[0xff; 4], 2_000).expect("damage");
-    let recovered = Drain::recover(&fixture.store, &fixture.root()).await.expect("recover");
+    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
     assert!(recovered.rows > 10 && recovered.rows < 60, "{recovered:?}");
     assert!(fixture.rows().await.iter().any(|row| row.id == Uuid::from_u128(59)));
     assert_eq!(std::fs::read_dir(fixture.root().join("damaged")).expect("kept").count(), 1);
@@ -316,7 +318,7 @@ async fn play(acts: Vec<(u8, Act)>, tail: Vec<u8>, cut_recovery: usize) {
             }
         }
     }
-    Drain::recover(&fixture.store, &fixture.root()).await.expect("recover");
+    Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
     check(&fixture, &told).await;
     assert_eq!(fixture.instances(), 0);
     assert!(!fixture.root().join("damaged").exists(), "a torn tail is no damage");

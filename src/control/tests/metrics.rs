@@ -62,9 +62,7 @@ async fn without_the_database_the_rest_is_told() {
     let api = Api::new().await;
     assert_eq!(api.admin(Method::GET, "/metrics", None).await.status, 200);
     // The token is in the database, too: only what comes after it can be missing.
-    let file = format!("sqlite:{}", api.bench.dir.path().join("gateway.db").display());
-    let other = sqlx::SqlitePool::connect(&file).await.expect("opens");
-    sqlx::query("ALTER TABLE connections RENAME TO hidden").execute(&other).await.expect("renamed");
+    api.bench.database.by_hand("ALTER TABLE connections RENAME TO hidden").await;
     let page = api.admin(Method::GET, "/metrics", None).await;
     assert_eq!(page.status, 200, "{}", page.text);
     assert!(page.text.contains("trust_gateway_database_readable 0\n"), "{}", page.text);

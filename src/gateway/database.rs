@@ -1,0 +1,63 @@
+//! The database that the configuration names: opened, and named in messages.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::StartError;
+use crate::config::{Config, StoreUrl};
+use crate::store::{PostgresOptions, Store};
+
+/// Where the state is.
+#[derive(Clone, Debug)]
+pub(super) enum Database {
+    File(PathBuf),
+    Server(PostgresOptions),
+}
+
+impl Database {
+    /// The one that `config` names.
+    ///
+    /// # Errors
+    /// When the file with its password cannot be read.
+    pub(super) fn of(config: &Config) -> Result<Self, StartError> {
+        let url = match &config.store.url {
+            StoreUrl::Sqlite(file) => {
+                return Ok(Self::File(file.clone().unwrap_or_else(|| config.data_dir.join("gateway.db"))));
+            }
+            StoreUrl::Postgres(url) => url,
+        };
+        let options = PostgresOptions::parse(url.expose());
+        let options = options.map_err(|error| StartError::Other(format!("store.url: {error}")))?;
+        let Some(file) = &config.store.password_file else { return Ok(Self::Server(options)) };
+        let password = std::fs::read_to_string(file).map_err(|error| {
+            StartError::Other(format!("store.password_file: {}: {error}; it holds the password alone", file.display()))
+        })?;
+        Ok(Self::Server(options.with_password(password.trim_end_matches(['\r', '\n']))))
+    }
+
+    /// Opens it; makes or brings up to date what is in it.
+    ///
+    /// # Errors
+    /// When it cannot be reached or used.
+    pub(super) async fn open(&self) -> Result<Store, StartError> {
+        let opened = match self {
+            Self::File(file) => Store::open_sqlite(file).await,
+            Self::Server(options) => Store::open_postgres(options).await,
+        };
+        opened.map_err(|error| self.failed(error))
+    }
+
+    /// What went wrong, and where.
+    pub(super) fn failed(&self, error: crate::store::StoreError) -> StartError {
+        StartError::Store(self.to_string(), error)
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => write!(f, "{}", file.display()),
+            Self::Server(options) => write!(f, "{options}"),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The log is asked the same on both databases.
+
+use super::*;
+use crate::audit::journal::entry::Draft;
+use crate::audit::record::Charge;
+use crate::store::testing::{TestStore, on_each_database};
+use crate::store::calls::{ChargeTaken, DrainBatch, JournalPosition};
+
+const NODE: Uuid = Uuid::from_u128(5);
+
+/// Rows 1 to `n`, two of them in every microsecond, each different from the others in whatever can be filtered.
+fn rows(n: i64) -> Vec<CallRow> {
+    let row = |seq: i64| {
+        let one_of = |names: [&str; 3]| names[usize::try_from(seq % 3).expect("small")].to_owned();
+        CallRow {
+            id: Uuid::from_u128(u128::try_from(seq).expect("positive")),
+            seq,
+            called_at: Timestamp(1_700_000_000_000_000 + seq / 2),
+            target_agent_id: Some(Uuid::from_u128(u128::try_from(seq % 3).expect("small"))),
+            caller_agent_id: Some(Uuid::from_u128(u128::try_from(seq % 5).expect("small"))),
+            trust_level: one_of(["verified", "connected", "unverified"]),
+            outcome: one_of(["completed", "refused", "timeout"]),
+            decision: one_of(["allowed", "refused", "allowed"]),
+            operation: one_of(["GetTask", "SendMessage", "Unknown"]),
+            reason: (seq % 3 == 1).then(|| "loop".to_owned()),
+            status_code: 200 + seq % 3,
+            task_id: Some(format!("task {seq}")),
+            context_id: Some(format!("context {}", seq % 3)),
+            personal_salt: Some([3; 16]),
+            client_ip: Some("192.0.2.0/24".to_owned()),
+            upstream_status: Some(502),
+            leaf_hash: [8; 32],
+            calls: seq,
+            ..Draft::new(NODE).row
+        }
+    };
+    (1..=n).map(row).collect()
+}
+
+on_each_database!(
+    pages_go_through_all_rows_newest_first_without_a_gap,
+    whoever_follows_the_record_sees_every_row_once_in_its_order,
+    every_condition_selects_what_it_names,
+    a_request_id_is_found_whatever_the_time_in_it,
+    a_batch_is_committed_altogether_or_not_at_all,
+    limits_add_up_over_batches_and_old_ones_go,
+);
+
+mod suite {
+    use super::*;
+
+    async fn filled(store: &Store, n: i64) -> Vec<CallRow> {
+        let batch = DrainBatch { rows: rows(n), ..DrainBatch::default() };
+        store.commit_drained(&batch).await.expect("commit");
+        batch.rows
+    }
+
+    pub(super) async fn pages_go_through_all_rows_newest_first_without_a_gap(test: &TestStore) {
+        let store = &test.store;
+        let rows = filled(store, 601).await;
+        assert_eq!(store.last_seq(NODE).await.expect("seq"), 601);
+        let mut page = CallPage { limit: 100, ..CallPage::default() };
+        let mut seen = Vec::new();
+        while let rows = store.calls(&CallFilter::default(), &page).await.expect("rows")
+            && let Some(last) = rows.last()
+        {
+            page.after = Some((last.called_at, last.id));
+            seen.extend(rows);
+        }
+        seen.reverse();
+        assert_eq!(seen, rows);
+    }
+
+    pub(super) async fn whoever_follows_the_record_sees_every_row_once_in_its_order(test: &TestStore) {
+        let store = &test.store;
+        let mut all = rows(7);
+        for row in &mut all[5..] {
+            row.node_id = Uuid::from_u128(9);
+        }
+        store.commit_drained(&DrainBatch { rows: all.clone(), ..DrainBatch::default() }).await.expect("commit");
+        let none = CallFilter::default();
+        let first = store.recorded_calls(&none, &[], 2).await.expect("rows");
+        assert_eq!(first.iter().map(|row| row.seq).collect::<Vec<_>>(), [4, 5, 6, 7], "the newest of each node");
+        let (mut after, mut seen) = (vec![(NODE, 1), (Uuid::from_u128(9), 0)], Vec::new());
+        while let rows = store.recorded_calls(&none, &after, 2).await.expect("rows")
+            && !rows.is_empty()
+        {
+            for row in rows {
+                after.retain(|(node, _)| *node != row.node_id);
+                after.push((row.node_id, row.seq));
+                seen.push(row.seq);
+            }
+        }
+        assert_eq!(seen, [2, 3, 4, 5, 6, 7]);
+    }
+
+    pub(super) async fn every_condition_selects_what_it_names(test: &TestStore) {
+        let store = &test.store;
+        let rows = filled(store, 60).await;
+        let text = |text: &str| Some(text.to_owned());
+        let one = Uuid::from_u128(1);
+        let none = CallFilter::default;
+        type Matches = fn(&CallRow) -> bool;
+        let cases: [(CallFilter, Matches); 14] = [
+            (CallFilter { agent: Some(one), ..none() }, |row| {
+                [row.target_agent_id, row.caller_agent_id].contains(&Some(Uuid::from_u128(1)))
+            }),
+            (CallFilter { target: Some(one), ..none() }, |row| row.target_agent_id == Some(Uuid::from_u128(1))),
+            (CallFilter { caller: Some(one), ..none() }, |row| row.caller_agent_id == Some(Uuid::from_u128(1))),
+            (CallFilter { id: Some(one), ..none() }, |row| row.id == Uuid::from_u128(1)),
+            (CallFilter { trust_level: text("connected"), ..none() }, |row| row.trust_level == "connected"),
+            (CallFilter { outcome: text("timeout"), ..none() }, |row| row.outcome == "timeout"),
+            (CallFilter { decision: text("allowed"), ..none() }, |row| row.decision == "allowed"),
+            (CallFilter { operation: text("Unknown"), ..none() }, |row| row.operation == "Unknown"),
+            (CallFilter { reason: text("loop"), ..none() }, |row| row.reason.as_deref() == Some("loop")),
+            (CallFilter { status: Some(201), ..none() }, |row| row.status_code == 201),
+            (CallFilter { since: Some(rows[20].called_at), ..none() }, |row| row.called_at.0 >= 1_700_000_000_000_010),
+            (CallFilter { until: Some(rows[20].called_at), ..none() }, |row| row.called_at.0 < 1_700_000_000_000_010),
+            (CallFilter { task_id: text("task 7"), ..none() }, |row| row.seq == 7),
+            (CallFilter { context_id: text("context 2"), ..none() }, |row| row.seq % 3 == 2),
+        ];
+        let page = CallPage { limit: 500, ..CallPage::default() };
+        for (filter, matches) in cases {
+            let expected: Vec<i64> = rows.iter().filter(|row| matches(row)).map(|row| row.seq).rev().collect();
+            let found = store.calls(&filter, &page).await.expect("rows");
+            let mut found: Vec<i64> = found.iter().map(|row| row.seq).collect();
+            found.sort_unstable_by(|a, b| b.cmp(a));
+            assert!(!expected.is_empty() && expected.len() < 60, "{filter:?}");
+            assert_eq!(found, expected, "{filter:?}");
+            let sum = store.calls_sum(&filter).await.expect("sum");
+            assert_eq!(i64::try_from(sum), Ok(expected.iter().sum()), "{filter:?}");
+        }
+    }
+
+    pub(super) async fn a_request_id_is_found_whatever_the_time_in_it(test: &TestStore) {
+        let store = &test.store;
+        let mut rows = rows(2);
+        rows[0].id = Uuid::now_v7();
+        rows[1].id = Uuid::now_v7();
+        let now = jiff::Timestamp::now().as_microsecond();
+        rows[1].called_at = Timestamp(now);
+        store.commit_drained(&DrainBatch { rows: rows.clone(), ..DrainBatch::default() }).await.expect("commit");
+        for row in rows {
+            let filter = CallFilter { id: Some(row.id), ..CallFilter::default() };
+            assert_eq!(store.calls(&filter, &CallPage::default()).await.expect("rows"), [row]);
+        }
+    }
+
+    pub(super) async fn a_batch_is_committed_altogether_or_not_at_all(test: &TestStore) {
+        let store = &test.store;
+        let rows = filled(store, 3).await;
+        let position = JournalPosition { instance: NODE, worker: 1, segment: 2, offset: 3 };
+        let again = DrainBatch { rows, positions: vec![position], ..DrainBatch::default() };
+        assert!(store.commit_drained(&again).await.is_err(), "a seq is taken once");
+        assert_eq!(store.journal_positions().await.expect("positions"), []);
+        let fresh = DrainBatch { rows: Vec::new(), finished: Some(NODE), synced: true, ..again };
+        store.commit_drained(&fresh).await.expect("commit");
+        assert_eq!(store.journal_positions().await.expect("positions"), [position]);
+        assert_eq!(store.finished_journals().await.expect("finished"), [NODE]);
+        store.forget_journal(NODE).await.expect("forget");
+        assert_eq!(store.journal_positions().await.expect("positions"), []);
+        assert!(store.finished_journals().await.expect("finished").is_empty());
+    }
+
+    pub(super) async fn limits_add_up_over_batches_and_old_ones_go(test: &TestStore) {
+        let store = &test.store;
+        let at = |seconds: i64| Timestamp(1_700_000_000_000_000 + seconds * 1_000_000);
+        let taken = |key: u8, seconds: i64, units: u32| ChargeTaken {
+            charge: Charge { key: [key; 16], refill_us: 60_000_000, units },
+            called_at: at(seconds),
+        };
+        // 1 700 000 000 is 22:13:20 UTC: a day ends 6 400 s later.
+        for charges in [
+            vec![taken(1, 0, 1), taken(1, 1, 2), taken(2, 0, 1)],
+            vec![taken(1, 2, 1)],
+            vec![taken(1, 6_400, 5), taken(1, 6_399, 1)],
+        ] {
+            store.commit_drained(&DrainBatch { charges, ..DrainBatch::default() }).await.expect("commit");
+        }
+        let find =
+            |rows: Vec<crate::store::calls::LimitStateRow>, key: u8| rows.into_iter().find(|r| r.key == [key; 16]);
+        let rows = store.limit_state(at(6_400)).await.expect("limits");
+        let one = find(rows.clone(), 1).expect("the first limit");
+        assert_eq!((one.used, one.tat_us), (5, at(6_400 + 360).0));
+        assert_eq!(find(rows, 2), None, "yesterday's, and its bucket is full again");
+        assert_eq!(store.forget_limit_state(at(6_400)).await.expect("forget"), 1);
+        assert!(find(store.limit_state(at(0)).await.expect("limits"), 1).is_some());
+    }
+}

@@ -1,0 +1,142 @@
+//! Opening either database: how connections are set up, and how many there are.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Executor as _};
+
+use super::sql::{Patience, Pool};
+use super::{Store, StoreError, migrate};
+
+/// Connections for people and agents that ask, per node.
+const READERS: u32 = 6;
+/// Connections for changes, per node. They take turns; a few, so that one that hangs does not hold up the next.
+const WRITERS: u32 = 4;
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// What every connection to PostgreSQL begins with. The server ends what takes too long even if nobody waits any more, and
+/// notices within half a minute when a node is gone, so that its locks go too.
+const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '8s'; \
+    SET idle_in_transaction_session_timeout = '30s'; SET TIME ZONE 'UTC'; \
+    SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+    SET client_min_messages = warning";
+
+/// Where a PostgreSQL database is and how to log in there. Never shows the password.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    connect: PgConnectOptions,
+}
+
+/// A URL that does not lead to a database.
+#[derive(Debug)]
+pub struct PostgresOptionsError(String);
+
+impl fmt::Display for PostgresOptionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PostgresOptionsError {}
+
+impl PostgresOptions {
+    /// Reads `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=FILE`. What is missing comes from the
+    /// variables that PostgreSQL's own programs use (`PGPASSWORD`, `PGPASSFILE`, ...).
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn parse(url: &str) -> Result<Self, PostgresOptionsError> {
+        // The URL itself stays out of the message: it may hold a password.
+        let connect = PgConnectOptions::from_str(url).map_err(|error| PostgresOptionsError(error.to_string()))?;
+        Ok(Self { connect: connect.application_name("trust-gateway").disable_statement_logging() })
+    }
+
+    /// The same with this password.
+    #[must_use]
+    pub fn with_password(mut self, password: &str) -> Self {
+        self.connect = self.connect.password(password);
+        self
+    }
+}
+
+impl fmt::Display for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connect } = self;
+        let database = connect.get_database().unwrap_or(connect.get_username());
+        match connect.get_socket() {
+            Some(socket) => write!(f, "PostgreSQL database {database} at {}", socket.display()),
+            None => write!(f, "PostgreSQL database {database} at {}:{}", connect.get_host(), connect.get_port()),
+        }
+    }
+}
+
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Store {
+    /// Opens (and creates, and migrates) the SQLite database in `file`.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, is not a database, or was written by a newer version.
+    pub async fn open_sqlite(file: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::from_str("sqlite:")?
+            .filename(file)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(Duration::from_secs(5))
+            .foreign_keys(true)
+            .pragma("cache_size", "-65536")
+            .pragma("wal_autocheckpoint", "16000")
+            .pragma("journal_size_limit", "67108864");
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .min_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(
+                // Has to be decided before the first table is made.
+                options.clone().create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental),
+            )
+            .await?;
+        migrate::sqlite(&writer).await?;
+        // Readers page through rows: a large cache each would only cost memory.
+        let options = options.read_only(true).pragma("cache_size", "-8192");
+        let reader = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        let writer = Pool::Sqlite(writer);
+        Ok(Self { recorder: writer.clone(), writer, reader: Pool::Sqlite(reader) })
+    }
+
+    /// Opens (and migrates) a PostgreSQL database, version 13 or newer. Several nodes may do so at once.
+    ///
+    /// # Errors
+    /// When it cannot be reached or is not ours to use, or was migrated by a newer version.
+    pub async fn open_postgres(options: &PostgresOptions) -> Result<Self, StoreError> {
+        let pool = |connections, patience| {
+            let pool = PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(CONNECT)
+                .idle_timeout(Duration::from_secs(300))
+                .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(drop) }))
+                .connect_lazy_with(options.connect.clone());
+            Pool::Postgres(pool, patience)
+        };
+        // The first connection is made outside a pool: its error says what is wrong, a pool's says that time ran out.
+        let connecting = options.connect.connect();
+        let mut connection = super::sql::in_time(Patience::ASKED, connecting).await?;
+        migrate::postgres(&mut connection).await?;
+        drop(connection);
+        Ok(Self {
+            writer: pool(WRITERS, Patience::ASKED),
+            reader: pool(READERS, Patience::ASKED),
+            recorder: pool(1, Patience::RECORDING),
+        })
+    }
+}

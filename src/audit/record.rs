@@ -28,7 +28,11 @@ pub fn bounded(text: &str, max: usize) -> Box<str> {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].into()
+    // PostgreSQL's text cannot hold U+0000, and the leaf hash is made of what the row holds. U+001A, "substitute", is as long.
+    match text[..end].contains('\0') {
+        true => text[..end].replace('\0', "\u{1A}").into(),
+        false => text[..end].into(),
+    }
 }
 
 /// How the caller proved who it is.

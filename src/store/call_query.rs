@@ -108,14 +108,8 @@ impl Store {
     ) -> Result<Vec<CallRow>, StoreError> {
         let limit = limit.clamp(1, CallPage::LIMIT_MAX);
         let mut rows: Vec<CallRow> = Vec::new();
-        let mut last = Uuid::nil();
-        // One step in the index for each node: reading them all with DISTINCT looks at every row.
-        while let Some(node) = query("SELECT node_id FROM proxy_calls WHERE node_id > $1 ORDER BY node_id LIMIT 1")
-            .bind(last)
-            .fetch_optional(&self.reader)
-            .await?
-        {
-            let node = columns::id(&node, "node_id")?;
+        let mut last = None;
+        while let Some(node) = self.next_node(last).await? {
             let seen = after.iter().find(|(id, _)| *id == node).map(|(_, seq)| *seq);
             // Whoever has read before misses nothing, whoever begins wants what is new.
             let begins = after.is_empty();
@@ -129,13 +123,25 @@ impl Store {
                 found.reverse();
             }
             rows.extend(found);
-            last = node;
+            last = Some(node);
         }
         // What is cut off comes with the next page; a first page shows the newest of every node.
         if !after.is_empty() {
             rows.truncate(limit as usize);
         }
         Ok(rows)
+    }
+
+    /// The first node that has rows, or the one after `last`: one step in the index, where reading them all with DISTINCT would
+    /// look at every row.
+    async fn next_node(&self, last: Option<Uuid>) -> Result<Option<Uuid>, StoreError> {
+        let next = match last {
+            None => query("SELECT node_id FROM proxy_calls ORDER BY node_id LIMIT 1"),
+            Some(last) => {
+                query("SELECT node_id FROM proxy_calls WHERE node_id > $1 ORDER BY node_id LIMIT 1").bind(last)
+            }
+        };
+        next.fetch_optional(&self.reader).await?.map(|row| columns::id(&row, "node_id")).transpose()
     }
 
     fn select(&self, sql: &str) -> Built {

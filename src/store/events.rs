@@ -124,7 +124,7 @@ impl Store {
             "SELECT * FROM admin_events WHERE subject = $1 AND ($2 IS NULL OR (at, id) < ($2, $3)) \
              ORDER BY at DESC, id DESC LIMIT $4",
         )
-        .bind(subject)
+        .bind(subject.to_string())
         .bind(after.map(|(at, _)| at))
         .bind(after.map(|(_, id)| id))
         .bind(limit)

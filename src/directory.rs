@@ -5,6 +5,7 @@
 //! counts in flight, connections to the agent) hangs in it as shared values that the next snapshot carries over.
 
 mod build;
+mod last_confirmed;
 mod last_use;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use crate::store::rows::{AdminState, ConnectionStatus, PushMode};
 use crate::vitals::Vitals;
 
 pub use build::{Builder, Defaults};
+pub use last_confirmed::LastConfirmed;
 pub use last_use::LastUse;
 
 type Map<K, V> = HashMap<K, V, RandomState>;

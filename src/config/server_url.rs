@@ -55,7 +55,10 @@ mod tests {
     #[test]
     fn a_password_is_never_shown() {
         for (url, shown) in [
-            ("postgres://gw:hunter2@db.example:5432/gw?sslmode=require&password=hunter2", "postgres://gw:***@db.example:5432/gw"),
+            (
+                "postgres://gw:hunter2@db.example:5432/gw?sslmode=require&password=hunter2",
+                "postgres://gw:***@db.example:5432/gw",
+            ),
             ("postgres://gw:hun@ter2@db.example/gw", "postgres://gw:***@db.example/gw"),
             ("postgres://gw@db.example/gw", "postgres://gw@db.example/gw"),
             ("postgres://db.example/gw", "postgres://db.example/gw"),

@@ -33,6 +33,10 @@ const NO_EXEMPLAR: Option<&Exemplar<NoLabelSet, f64>> = None;
 pub struct Freshness {
     /// The database has changes that it has not.
     pub behind: bool,
+    /// How long ago it was last held against the database, and how long that may be ago.
+    pub unconfirmed: Duration,
+    /// From then on all but connected callers are refused.
+    pub max_stale: Duration,
     /// How many snapshots were built.
     pub rebuilds: u64,
     /// What the last one took.
@@ -287,6 +291,9 @@ impl Page {
         families.counter("drain_failures", "How often rows could not be written", drain.failures)?;
         let behind = i64::from(directory.behind);
         families.gauge("directory_behind", "1 while changes are not in force", None, behind)?;
+        let unconfirmed = directory.unconfirmed.as_secs_f64();
+        let help = "How long ago the directory was held against the database";
+        families.gauge("directory_unconfirmed", help, Some(&Unit::Seconds), unconfirmed)?;
         families.gauge("directory_revision", "The last change in force", None, self.directory.revision())?;
         families.counter("directory_rebuilds", "Snapshots that were built", directory.rebuilds)?;
         let took = directory.last_rebuild.as_secs_f64();

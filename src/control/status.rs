@@ -13,16 +13,19 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use super::who::Asked;
-use super::{Control, Door, Entry};
+use super::{Control, Door, Entry, Freshness};
 use crate::clock::Timestamp;
 
 /// Longer than that, a database is as good as away.
 pub(super) const DATABASE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A snapshot that was not held against the database for that long is worth a word.
+const STALE: Duration = Duration::from_secs(5);
+
 /// A word on how the gateway is.
 #[derive(Serialize, ToSchema)]
 struct Word {
-    /// `live` or `ready`.
+    /// `live`; `ready`, or `degraded`: calls are served, but something wants attention.
     status: &'static str,
     /// What was looked at, for operators: `ok`, or what is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,8 +39,8 @@ pub(super) async fn live() -> Response {
     Json(Word { status: "live", checks: None }).into_response()
 }
 
-/// What is looked at, each with what is wrong with it. Without the first two no call is served; with the others behind, what is
-/// served is served as before.
+/// What is looked at, each with what is wrong with it. Without the first no call is served; without the others calls are served
+/// as before, for as long as that can be answered for.
 struct Checks {
     journal: Result<(), String>,
     database: Result<(), String>,
@@ -53,19 +56,24 @@ impl Checks {
             Err(_) => Err(format!("the database has not answered for {} s", DATABASE_PATIENCE.as_secs())),
         };
         let gauges = (control.gauges)();
-        let (behind, stale) = (gauges.drain.behind.as_secs(), gauges.directory.behind);
+        let behind = gauges.drain.behind.as_secs();
         let drain = || format!("calls could not be made rows for {behind} s: the journal keeps them");
-        let directory = || "changes are in the database and not in force: it could not be read again".to_owned();
         Self {
             journal: (control.ready)(),
             database,
             drain: if behind < 2 { Ok(()) } else { Err(drain()) },
-            directory: if stale { Err(directory()) } else { Ok(()) },
+            directory: directory(&gauges.directory),
         }
     }
 
+    /// Why no call is served.
     fn problem(&self) -> Option<&String> {
-        self.journal.as_ref().err().or(self.database.as_ref().err())
+        self.journal.as_ref().err()
+    }
+
+    /// How it serves.
+    fn word(&self) -> &'static str {
+        if self.each().iter().all(|(_, check)| check.is_ok()) { "ready" } else { "degraded" }
     }
 
     fn each(&self) -> [(&'static str, &Result<(), String>); 4] {
@@ -83,6 +91,25 @@ impl Checks {
     }
 }
 
+/// What is wrong with the snapshot that calls are decided from.
+fn directory(freshness: &Freshness) -> Result<(), String> {
+    let (age, most) = (freshness.unconfirmed, freshness.max_stale);
+    if age > most {
+        let (age, most) = (age.as_secs(), most.as_secs());
+        return Err(format!("not read for {age} s, which is more than {most}: only connected callers are served"));
+    }
+    if age >= STALE {
+        let (age, most) = (age.as_secs(), most.as_secs());
+        return Err(format!(
+            "not read for {age} s: calls are decided from what it was; after {most} s only connected callers are served"
+        ));
+    }
+    match freshness.behind {
+        true => Err("changes are in the database and not in force: it could not be read again".to_owned()),
+        false => Ok(()),
+    }
+}
+
 /// Whether calls are served, which they are only while they can be recorded.
 #[utoipa::path(get, path = "/readyz", operation_id = "ready", tag = "gateway", security(()),
     responses((status = 200, description = "It serves", body = Word),
@@ -91,8 +118,8 @@ pub(super) async fn ready(State(entry): State<Entry>) -> Response {
     let checks = Checks::of(&entry.control).await;
     // Why not is for those who can do something about it.
     match (checks.problem(), entry.door) {
-        (None, Door::Public) => Json(Word { status: "ready", checks: None }).into_response(),
-        (None, Door::Operator) => Json(Word { status: "ready", checks: Some(checks.told()) }).into_response(),
+        (None, Door::Public) => Json(Word { status: checks.word(), checks: None }).into_response(),
+        (None, Door::Operator) => Json(Word { status: checks.word(), checks: Some(checks.told()) }).into_response(),
         (Some(_), Door::Public) => Problem::unavailable("not ready").into_response(),
         (Some(why), Door::Operator) => Problem::unavailable(why).with("checks", json!(checks.told())).into_response(),
     }

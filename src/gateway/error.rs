@@ -20,6 +20,15 @@ pub enum StartError {
     },
     /// The database cannot be opened; holds where it is.
     Store(String, crate::store::StoreError),
+    /// The key files do not belong to the database.
+    ForeignKeys {
+        /// The directory they are in.
+        keys: PathBuf,
+        /// Which of them.
+        kind: &'static str,
+        /// The database.
+        database: String,
+    },
     /// Anything else, already in words that say what to do.
     Other(String),
 }
@@ -47,6 +56,14 @@ impl fmt::Display for StartError {
             }
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Store(place, error) => write!(f, "{place}: {error}"),
+            Self::ForeignKeys { keys, kind, database } => {
+                let keys = keys.display();
+                write!(
+                    f,
+                    "{keys}: {kind}.key is not the one that {database} was written with; copy the directory {keys} of another node \
+                     of this database, or restore it from the backup"
+                )
+            }
             Self::Other(message) => f.write_str(message),
         }
     }

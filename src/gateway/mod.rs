@@ -9,11 +9,13 @@ mod error;
 mod fetch;
 mod lock;
 mod node;
+mod peers;
 mod reload;
 mod secrets_key;
 mod signals;
 mod start;
 mod upkeep;
+
 mod world;
 
 use std::net::SocketAddr;

@@ -5,16 +5,19 @@
 
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use tracing::info;
 use uuid::Uuid;
 
 use super::StartError;
 use super::database::Database;
-use crate::store::Store;
+use crate::store::{ChangeListener, Store, StoreError};
 
 /// The name of the file with the id.
 pub(super) const FILE: &str = "node-id";
+/// How often it is tried to become the node, four times a second.
+const PATIENCE: u32 = 40;
 
 /// The id of the node whose data directory this is; drawn at the first start.
 ///
@@ -44,6 +47,30 @@ pub(super) async fn identity(data_dir: &Path, store: &Store, database: &Database
     }
 }
 
+/// Makes this process the only one that is `node`, for as long as the listener lives that hears of others' changes. A process
+/// that was just killed may still be known to the server: it is given a moment.
+///
+/// # Errors
+/// When another process is this node.
+pub(super) async fn take(
+    store: &Store,
+    node: Uuid,
+    data_dir: &Path,
+    database: &Database,
+) -> Result<Option<ChangeListener>, StartError> {
+    for _ in 0..PATIENCE {
+        match store.listen(node).await {
+            Err(StoreError::Conflict(_)) => tokio::time::sleep(Duration::from_millis(250)).await,
+            taken => return taken.map_err(|error| database.failed(error)),
+        }
+    }
+    Err(StartError::Other(format!(
+        "{} names this node {node}, and another gateway is serving as that node on the same database: stop it; or, if this \
+         data directory is a copy, make a node of its own of it with trust-gateway new-node",
+        data_dir.join(FILE).display()
+    )))
+}
+
 /// Written whole or not at all, and on the disk before any call is numbered under it.
 fn write(path: &Path, id: Uuid) -> std::io::Result<()> {
     let draft = path.with_extension("new");
@@ -69,13 +96,7 @@ mod tests {
         let (dir, elsewhere) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
         let (store, database) = store(dir.path()).await;
         let id = identity(dir.path(), &store, &database).await.expect("drawn");
-        let node = NodeRow {
-            id,
-            instance: Some(Uuid::from_u128(1)),
-            version: None,
-            started_at: None,
-            seen_at: None,
-        };
+        let node = NodeRow { id, instance: Some(Uuid::from_u128(1)), version: None, started_at: None, seen_at: None };
         store.keep_node(&node).await.expect("kept");
         assert_eq!(identity(dir.path(), &store, &database).await.expect("read"), id);
         assert_ne!(identity(elsewhere.path(), &store, &database).await.expect("drawn"), id);

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::database::Database;
+use super::peers::Peers;
 use super::reload::Reloadable;
 use super::upkeep::Upkeep;
 use super::world::World;
@@ -21,15 +22,16 @@ use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
 use crate::clock::Clock;
 use crate::config::{self, Addresses, Config, PublicUrl};
 use crate::control::{self, Control, Gauges};
-use crate::directory::{self, Directory};
+use crate::directory::{self, Directory, LastConfirmed};
 use crate::limit::{Limits, Seed};
 use crate::proxy::{self, UpstreamTls, Worker};
 use crate::registry::health::{Calls, Health, HealthSettings};
 use crate::registry::network::AllowedNetworks;
 use crate::registry::vault::{self, Vault};
-use crate::registry::{self, Registry};
+use crate::registry::{self, Registry, key_match};
 use crate::server::tls::{TlsFiles, TlsReloader};
 use crate::server::{self, Patience, Server};
+use crate::store::NodeRow;
 use crate::telemetry::LostLines;
 
 /// How long a connection may be without a call.
@@ -57,7 +59,15 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let keys = config.keys_dir();
     let vault = Arc::new(Vault::open(&keys.join("secrets.key")).map_err(other)?);
     let limit_secret = vault::key_file(&keys.join("limits.key")).map_err(other)?;
+    for (kind, fingerprints) in
+        [("secrets", vault.fingerprints()), ("limits", &[key_match::fingerprint(&limit_secret)][..])]
+    {
+        if !key_match::matches(&store, kind, fingerprints).await.map_err(stored)? {
+            return Err(StartError::ForeignKeys { keys, kind, database: database.to_string() });
+        }
+    }
     let node_id = node::identity(&config.data_dir, &store, &database).await?;
+    let listener = node::take(&store, node_id, &config.data_dir, &database).await?;
     let journal_dir = config.journal_dir();
     let recovered = Drain::recover(&store, node_id, &journal_dir).await.map_err(other)?;
     if recovered.journals > 0 || recovered.left_alone > 0 {
@@ -82,9 +92,11 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let public_url = config.server.public_url.clone();
     let public_url = public_url.unwrap_or_else(|| PublicUrl::of_listener(addresses.0, public_tls.is_some()));
     let directory = Arc::new(ArcSwap::from_pointee(Directory::default()));
+    let confirmed = Arc::new(LastConfirmed::now(clock.clone(), config.directory.max_stale));
     let settings = Arc::new(ArcSwap::from_pointee(super::reload::proxy_settings(&config)));
     let shared = Arc::new(proxy::Shared {
         directory: Arc::clone(&directory),
+        confirmed: Arc::clone(&confirmed),
         limits: Arc::clone(&limits),
         policy: Arc::clone(&policy),
         clock: clock.clone(),
@@ -120,7 +132,8 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     // The directory, and what keeps it true.
     let networks: AllowedNetworks = Arc::new(ArcSwap::from_pointee(config.agents.allow_networks.clone()));
     let builder = super::reload::builder(&config, public_url.as_str(), &vault, &limits, &policy.load(), &networks);
-    let world = Arc::new(World::new(store.clone(), builder, Arc::clone(&directory), workers.clone(), clock.clone()));
+    let (current, workers_of) = (Arc::clone(&directory), workers.clone());
+    let world = Arc::new(World::new(store.clone(), builder, current, workers_of, clock.clone(), confirmed));
     // Before the first snapshot: secrets whose time came while nothing ran.
     store.activate_signing_secrets(clock.wall()).await.map_err(stored)?;
     world.rebuild().await;
@@ -199,7 +212,17 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         limits: Arc::clone(&limits),
         certificates: public_tls.iter().chain(&admin_tls).map(Arc::clone).collect(),
     };
-    let tasks = vec![tokio::spawn(async move { health.run().await }), tokio::spawn(upkeep.run())];
+    let node = NodeRow {
+        id: node_id,
+        instance: Some(journal.instance()),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        started_at: Some(clock.wall()),
+        seen_at: Some(clock.wall()),
+    };
+    store.keep_node(&node).await.map_err(stored)?;
+    let peers = Peers { world: Arc::clone(&world), store: store.clone(), node, listener };
+    let tasks =
+        vec![tokio::spawn(async move { health.run().await }), tokio::spawn(upkeep.run()), tokio::spawn(peers.run())];
     let operators = tokio::spawn(server::operator::serve(
         admin,
         entry::entry(control::operator(Arc::clone(&control)), Arc::clone(&settings)),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::world::World;
@@ -19,25 +19,43 @@ pub(super) struct Upkeep {
     pub(super) certificates: Vec<Arc<TlsReloader>>,
 }
 
+/// A turn every so many seconds; one that comes late is not made up for.
+fn every(seconds: u64) -> Interval {
+    let mut turn = interval(Duration::from_secs(seconds));
+    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    turn
+}
+
 impl Upkeep {
     /// Goes on until it is dropped.
     pub(super) async fn run(self) {
-        let [mut second, mut turn, mut minute] = [1, 10, 60].map(|seconds| {
-            let mut interval = interval(Duration::from_secs(seconds));
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            interval
-        });
+        // Side by side: what waits for the database must not hold up what does not.
+        tokio::join!(self.here(), self.stored());
+    }
+
+    /// What needs no database.
+    async fn here(&self) {
+        let (mut second, mut turn) = (every(1), every(10));
+        loop {
+            tokio::select! {
+                _ = second.tick() => self.world.cut(),
+                _ = turn.tick() => self.certificates(),
+            }
+        }
+    }
+
+    /// What is in the database.
+    async fn stored(&self) {
+        let (mut second, mut minute) = (every(1), every(60));
         loop {
             tokio::select! {
                 _ = second.tick() => self.second().await,
-                _ = turn.tick() => self.certificates(),
                 _ = minute.tick() => self.minute().await,
             }
         }
     }
 
     async fn second(&self) {
-        self.world.catch_up().await;
         if let Err(error) = self.registry.activate_due_secrets().await {
             warn!(%error, "signing secrets whose time has come could not be put into force; it will be tried again");
         }
@@ -46,7 +64,6 @@ impl Upkeep {
                 warn!(%error, "a key that was replaced could not be given its end; it will be tried again");
             }
         }
-        self.world.cut();
     }
 
     fn certificates(&self) {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
 use crate::control::Freshness;
-use crate::directory::{self, Builder, Directory};
+use crate::directory::{self, Builder, Directory, LastConfirmed};
 use crate::proxy::{self, Worker};
 use crate::registry::Reload;
 use crate::store::Store;
@@ -24,6 +24,7 @@ pub(super) struct World {
     directory: directory::Current,
     workers: Vec<Arc<Worker>>,
     clock: Clock,
+    confirmed: Arc<LastConfirmed>,
     /// The database has changes that the snapshot has not.
     behind: AtomicBool,
     /// How many snapshots were built, and what the last one took.
@@ -51,6 +52,7 @@ impl World {
         directory: directory::Current,
         workers: Vec<Arc<Worker>>,
         clock: Clock,
+        confirmed: Arc<LastConfirmed>,
     ) -> Self {
         let (builder, behind) = (ArcSwap::from_pointee(builder), AtomicBool::new(false));
         Self {
@@ -59,6 +61,7 @@ impl World {
             directory,
             workers,
             clock,
+            confirmed,
             behind,
             rebuilds: AtomicU64::new(0),
             rebuild_micros: AtomicU64::new(0),
@@ -84,17 +87,14 @@ impl World {
         let all = self.asked.load(Ordering::SeqCst);
         let builder = self.builder.load_full();
         let same_builder = built.builder.as_ref().is_some_and(|last| Arc::ptr_eq(last, &builder));
-        let begun = std::time::Instant::now();
+        let (begun, asked_at) = (std::time::Instant::now(), self.clock.nanos());
         let next = match self.next(&builder, same_builder).await {
             Ok(next) => Arc::new(next),
-            Err(error) => {
-                self.behind.store(true, Ordering::Relaxed);
-                error!(%error, "the directory could not be read again: calls are decided from the one before until it can");
-                return;
-            }
+            Err(error) => return self.fell_behind(&error),
         };
         self.behind.store(false, Ordering::Relaxed);
         self.directory.store(Arc::clone(&next));
+        self.confirmed.confirm(asked_at);
         self.cut();
         *built = Built { answers: all, builder: Some(builder) };
         self.rebuilds.fetch_add(1, Ordering::Relaxed);
@@ -105,6 +105,8 @@ impl World {
     pub(super) fn freshness(&self) -> Freshness {
         Freshness {
             behind: self.behind.load(Ordering::Relaxed),
+            unconfirmed: self.confirmed.age(),
+            max_stale: self.confirmed.max_stale(),
             rebuilds: self.rebuilds.load(Ordering::Relaxed),
             last_rebuild: std::time::Duration::from_micros(self.rebuild_micros.load(Ordering::Relaxed)),
         }
@@ -144,14 +146,32 @@ impl World {
         self.directory.load().used_successors().collect()
     }
 
-    /// Rebuilds once more what could not be rebuilt: a key that was taken back must not go on opening doors.
+    /// Holds the snapshot against the database, and rebuilds it if that has changed or could not be read before: a key that was
+    /// taken back must not go on opening doors.
     pub(super) async fn catch_up(&self) {
-        if self.behind.load(Ordering::Relaxed) {
-            self.rebuild().await;
-            if !self.behind.load(Ordering::Relaxed) {
-                info!("the directory is up to date again");
+        let (asked_at, was_behind) = (self.clock.nanos(), self.behind.load(Ordering::Relaxed));
+        match self.store.newest_revision().await {
+            Ok(newest) if newest == self.directory.load().revision() && !was_behind => {
+                self.confirmed.confirm(asked_at);
+                return;
             }
+            Ok(_) => self.rebuild().await,
+            Err(error) => self.fell_behind(&error),
         }
+        if was_behind && !self.behind.load(Ordering::Relaxed) {
+            info!("the directory is up to date again");
+        }
+    }
+
+    fn fell_behind(&self, error: &dyn std::fmt::Display) {
+        if !self.behind.swap(true, Ordering::Relaxed) {
+            error!(%error, "the directory could not be read again: calls are decided from the one before until it can");
+        }
+    }
+
+    /// The time.
+    pub(super) fn wall(&self) -> Timestamp {
+        self.clock.wall()
     }
 
     /// Tells the database when keys were last used.
@@ -215,6 +235,10 @@ mod tests {
         }
     }
 
+    fn confirmed(bench: &Bench) -> Arc<LastConfirmed> {
+        Arc::new(LastConfirmed::now(bench.clock.clone(), Duration::from_secs(60)))
+    }
+
     #[tokio::test]
     async fn changes_made_while_a_snapshot_is_built_share_the_next() {
         let bench = Bench::new().await;
@@ -225,6 +249,7 @@ mod tests {
             Arc::clone(&directory),
             Vec::new(),
             bench.clock.clone(),
+            confirmed(&bench),
         ));
         let held = world.built.lock().await;
         let asking: Vec<_> = (0..100)
@@ -252,7 +277,8 @@ mod tests {
     #[tokio::test]
     async fn what_could_not_be_read_or_written_is_tried_again() {
         let bench = Bench::new().await;
-        let world = World::new(bench.store.clone(), builder(&bench), Arc::default(), Vec::new(), bench.clock.clone());
+        let (builder, clock) = (builder(&bench), bench.clock.clone());
+        let world = World::new(bench.store.clone(), builder, Arc::default(), Vec::new(), clock, confirmed(&bench));
         let changes = crate::registry::agents::AgentChanges { name: Some("one".to_owned()), ..Default::default() };
         let made = bench.registry.register(&admin(), changes).await.expect("registered");
         let hide = async |from: &str, to: &str| {

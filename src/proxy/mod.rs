@@ -43,7 +43,7 @@ use crate::a2a::{Dialect, Operation, envelope};
 use crate::audit::journal::WorkerJournal;
 use crate::audit::record::{bound, bounded};
 use crate::clock::Clock;
-use crate::directory::{self, Agent, Directory};
+use crate::directory::{self, Agent, Directory, LastConfirmed};
 use crate::identity::{self, Caller, TrustedProxies};
 use crate::limit::{Ask, Limits, Permit, Subject};
 use crate::meter::Meter;
@@ -68,6 +68,8 @@ pub use upstream::UpstreamTls;
 pub struct Shared {
     /// The snapshot in force.
     pub directory: directory::Current,
+    /// Whether it can still be gone by.
+    pub confirmed: Arc<LastConfirmed>,
     /// Buckets, quotas and slots.
     pub limits: Arc<Limits>,
     /// The policy in force.
@@ -292,6 +294,10 @@ impl Worker {
             return Err(Reason::BaseUrlWithoutSlash.into());
         }
         let target = Arc::clone(visible(target, &standing, &caller)?);
+        // What two agents have agreed is still so; what strangers may do could have changed while nobody could read it.
+        if self.shared.confirmed.is_stale() && standing.connection().is_none() {
+            return Err(Reason::DirectoryStale.into());
+        }
         if headers::loops(&head.headers, &self.shared.pseudonym) {
             return Err(Reason::Loop.into());
         }

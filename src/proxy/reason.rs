@@ -60,6 +60,8 @@ pub enum Reason {
     InvalidAnswer,
     /// The call cannot be recorded, so it may not happen.
     JournalDown,
+    /// Who may call whom could not be looked up for too long.
+    DirectoryStale,
     /// This gateway is shutting down.
     Draining,
     /// The body is larger than the limit.
@@ -121,6 +123,7 @@ impl Reason {
             Self::AgentGone               => Names(502, -32000, "AGENT_GONE", "agent_gone"),
             Self::InvalidAnswer           => Names(502, -32006, "INVALID_AGENT_RESPONSE", "invalid_answer"),
             Self::JournalDown             => Names(503, -32000, "AUDIT_UNAVAILABLE", "journal_down"),
+            Self::DirectoryStale          => Names(503, -32000, "DIRECTORY_STALE", "directory_stale"),
             Self::Draining                => Names(503, -32000, "GATEWAY_DRAINING", "draining"),
             Self::TooLarge                => Names(413, -32600, "REQUEST_TOO_LARGE", "too_large"),
             Self::SlowBody                => Names(408, -32000, "REQUEST_TIMEOUT", "slow_body"),
@@ -238,6 +241,7 @@ impl Reason {
             }
             Self::InvalidAnswer => "The agent's answer cannot be passed on: tell the agent's owner.",
             Self::JournalDown => "Calls cannot be recorded at the moment and are therefore not let through.",
+            Self::DirectoryStale => "The gateway cannot look up who may call this agent and serves connected callers only: try again later.",
             Self::Draining => "The gateway is shutting down. A task that was running may still be: resubscribe to it or fetch it.",
             Self::TooLarge => "The request is too large: send less, or files by reference.",
             Self::SlowBody => "The request's body came too slowly: send it again, without pauses.",

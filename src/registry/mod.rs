@@ -11,6 +11,7 @@ pub mod credential;
 mod error;
 pub mod health;
 pub mod import;
+pub mod key_match;
 pub mod keys;
 pub mod names;
 pub mod network;

@@ -16,6 +16,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::rand;
 use uuid::Uuid;
 
+use super::key_match::fingerprint;
+
 const VERSION: u8 = 1;
 const KEY_LEN: usize = 32;
 const HEAD: usize = 2 + NONCE_LEN;
@@ -85,6 +87,7 @@ impl std::error::Error for VaultError {}
 pub struct Vault {
     /// By id, the newest last; never empty.
     keys: Vec<(u8, LessSafeKey)>,
+    fingerprints: Vec<String>,
 }
 
 impl fmt::Debug for Vault {
@@ -104,11 +107,20 @@ impl Vault {
             files.push((1, path.to_owned()));
         }
         let mut keys = Vec::with_capacity(files.len());
+        let mut fingerprints = Vec::with_capacity(files.len());
         for (id, file) in files {
-            let key = UnboundKey::new(&AES_256_GCM, &key_file(&file)?).map_err(|_| VaultError::Failed)?;
+            let bytes = key_file(&file)?;
+            fingerprints.push(fingerprint(&bytes));
+            let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| VaultError::Failed)?;
             keys.push((id, LessSafeKey::new(key)));
         }
-        Ok(Self { keys })
+        Ok(Self { keys, fingerprints })
+    }
+
+    /// What tells its keys from others, the newest last.
+    #[must_use]
+    pub fn fingerprints(&self) -> &[String] {
+        &self.fingerprints
     }
 
     /// Encrypts `secret` for one purpose of one agent.

@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::RegistryError;
 use super::vault::{Purpose, Vault, VaultError, key_file};
+use super::{RegistryError, key_match};
 use crate::store::{SecretColumn, Store};
 
 /// What a change-over did.
@@ -57,6 +57,9 @@ fn retired(file: &Path) -> PathBuf {
 pub async fn change_key(store: &Store, first: &Path) -> Result<NewKey, RegistryError> {
     let (file, before) = make(first)?;
     let secrets = reseal(store, first).await?;
+    if let Some(newest) = Vault::open(first)?.fingerprints().last() {
+        key_match::change(store, "secrets", newest).await?;
+    }
     let retired = retire(first, &before)?;
     Ok(NewKey { file, secrets, retired })
 }

@@ -135,11 +135,7 @@ async fn claim_slug(tx: &mut Tx, slug: &str, agent: Uuid) -> Result<(), StoreErr
     if holder.exists(&mut *tx).await? {
         return Ok(());
     }
-    query("INSERT INTO agent_slugs (slug, agent_id) VALUES ($1, $2)")
-        .bind(slug)
-        .bind(agent)
-        .execute(&mut *tx)
-        .await?;
+    query("INSERT INTO agent_slugs (slug, agent_id) VALUES ($1, $2)").bind(slug).bind(agent).execute(&mut *tx).await?;
     Ok(())
 }
 
@@ -151,12 +147,10 @@ pub(super) async fn insert(tx: &mut Tx, agent: &AgentRow) -> Result<(), StoreErr
 
 /// Frees a slug that only a deleted agent holds.
 async fn release_slug(tx: &mut Tx, slug: &str) -> Result<(), StoreError> {
-    query(
-        "DELETE FROM agent_slugs WHERE slug = $1 AND agent_id IN (SELECT id FROM agents WHERE state = 'deleted')",
-    )
-    .bind(slug)
-    .execute(&mut *tx)
-    .await?;
+    query("DELETE FROM agent_slugs WHERE slug = $1 AND agent_id IN (SELECT id FROM agents WHERE state = 'deleted')")
+        .bind(slug)
+        .execute(&mut *tx)
+        .await?;
     // A dot is in no slug: the new name collides with nothing.
     query("UPDATE agents SET slug = slug || '.' || id WHERE slug = $1 AND state = 'deleted'")
         .bind(slug)
@@ -221,10 +215,8 @@ impl Store {
         F: FnOnce(&mut AgentRow) -> Result<AdminEvent, E> + Send,
     {
         let mut tx = self.begin().await?;
-        let found = query("SELECT * FROM agents WHERE id = $1 AND state <> 'deleted'")
-            .bind(id)
-            .fetch_one(&mut tx)
-            .await?;
+        let found =
+            query("SELECT * FROM agents WHERE id = $1 AND state <> 'deleted'").bind(id).fetch_one(&mut tx).await?;
         let mut row = read(&found)?;
         let interval = row.health_interval_s;
         let event = change(&mut row)?;
@@ -267,11 +259,10 @@ impl Store {
             return Err(StoreError::NotFound);
         }
         query("DELETE FROM api_keys WHERE agent_id = $1").bind(id).execute(&mut tx).await?;
-        let open =
-            query("SELECT * FROM connections WHERE (requester_id = $1 OR target_id = $1) AND status <> 'ended'")
-                .bind(id)
-                .fetch_all(&mut tx)
-                .await?;
+        let open = query("SELECT * FROM connections WHERE (requester_id = $1 OR target_id = $1) AND status <> 'ended'")
+            .bind(id)
+            .fetch_all(&mut tx)
+            .await?;
         for found in &open {
             let (ended, event) = end(&connections::read(found)?);
             connections::write(&mut tx, &ended).await?;

@@ -3,8 +3,8 @@
 use super::*;
 use crate::audit::journal::entry::Draft;
 use crate::audit::record::Charge;
-use crate::store::testing::{TestStore, on_each_database};
 use crate::store::calls::{ChargeTaken, DrainBatch, JournalPosition};
+use crate::store::testing::{TestStore, on_each_database};
 
 const NODE: Uuid = Uuid::from_u128(5);
 

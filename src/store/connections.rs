@@ -137,10 +137,7 @@ impl Store {
         F: FnOnce(ConnectionRow) -> Result<(ConnectionRow, AdminEvent), E> + Send,
     {
         let mut tx = self.begin().await?;
-        let found = query("SELECT * FROM connections WHERE id = $1")
-            .bind(id)
-            .fetch_one(&mut tx)
-            .await?;
+        let found = query("SELECT * FROM connections WHERE id = $1").bind(id).fetch_one(&mut tx).await?;
         let (row, event) = decide(read(&found)?)?;
         write(&mut tx, &row).await?;
         events::write(&mut tx, &event).await?;
@@ -153,8 +150,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn connection(&self, id: Uuid) -> Result<Option<ConnectionRow>, StoreError> {
-        let row =
-            query("SELECT * FROM connections WHERE id = $1").bind(id).fetch_optional(&self.reader);
+        let row = query("SELECT * FROM connections WHERE id = $1").bind(id).fetch_optional(&self.reader);
         row.await?.as_ref().map(read).transpose()
     }
 

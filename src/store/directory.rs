@@ -3,7 +3,6 @@
 //! Promises: the database itself notes every change of an agent, its slugs and keys, and of a connection, in the transaction
 //! of the change (triggers); so no path that writes can forget to, and what is read here misses nothing.
 
-
 use super::rows::{DirectoryChanges, DirectoryRows};
 use super::sql::{Row, Tx, among, query};
 use super::{Store, StoreError, agents, columns, connections, keys};
@@ -66,23 +65,15 @@ impl Store {
             let changed = if columns::text(row, "kind")? == "agent" { &mut agents } else { &mut connections };
             changed.push(columns::id(row, "id")?);
         }
-        let agent_rows =
-            among!("SELECT * FROM agents WHERE state <> 'deleted' AND ", "id")
-                .bind(agents.as_slice())
-                .fetch_all(&mut tx)
-                .await?;
-        let alias_rows = among!(aliases!(" AND "), "agents.id")
+        let agent_rows = among!("SELECT * FROM agents WHERE state <> 'deleted' AND ", "id")
             .bind(agents.as_slice())
             .fetch_all(&mut tx)
             .await?;
-        let key_rows = among!("SELECT * FROM api_keys WHERE ", "agent_id")
-            .bind(agents.as_slice())
-            .fetch_all(&mut tx)
-            .await?;
-        let connection_rows = among!(living_connections!(" AND "), "id")
-            .bind(connections.as_slice())
-            .fetch_all(&mut tx)
-            .await?;
+        let alias_rows = among!(aliases!(" AND "), "agents.id").bind(agents.as_slice()).fetch_all(&mut tx).await?;
+        let key_rows =
+            among!("SELECT * FROM api_keys WHERE ", "agent_id").bind(agents.as_slice()).fetch_all(&mut tx).await?;
+        let connection_rows =
+            among!(living_connections!(" AND "), "id").bind(connections.as_slice()).fetch_all(&mut tx).await?;
         let rows = rows(revision(&mut tx).await?, &agent_rows, &alias_rows, &key_rows, &connection_rows)?;
         Ok(Some(DirectoryChanges { agents, connections, rows }))
     }

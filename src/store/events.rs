@@ -144,6 +144,20 @@ impl Store {
         row.map(|row| columns::text(&row, "value")).transpose()
     }
 
+    /// The value that is kept; `value` from now on, if there is none.
+    ///
+    /// # Errors
+    /// When the database cannot be used.
+    pub async fn setting_or(&self, name: &str, value: &str) -> Result<String, StoreError> {
+        query("INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
+            .bind(name)
+            .bind(value)
+            .execute(&self.writer)
+            .await?;
+        let row = query("SELECT value FROM settings WHERE name = $1").bind(name).fetch_one(&self.writer).await?;
+        columns::text(&row, "value")
+    }
+
     /// Keeps a value, in place of the one it had.
     ///
     /// # Errors

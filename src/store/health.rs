@@ -152,7 +152,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn rejected_card(&self, agent: Uuid) -> Result<Option<String>, StoreError> {
-        let row = query("SELECT rejected_card FROM agents WHERE id = $1").bind(agent).fetch_optional(&self.reader).await?;
+        let row =
+            query("SELECT rejected_card FROM agents WHERE id = $1").bind(agent).fetch_optional(&self.reader).await?;
         Ok(row.map(|row| columns::optional_text(&row, "rejected_card")).transpose()?.flatten())
     }
 }

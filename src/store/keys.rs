@@ -61,13 +61,12 @@ impl Store {
         if !alive.exists(&mut tx).await? {
             return Err(StoreError::NotFound);
         }
-        let held = query(
-            "SELECT COUNT(*) FROM api_keys WHERE agent_id = $1 AND (expires_at IS NULL OR expires_at > $2)",
-        )
-        .bind(key.agent_id)
-        .bind(key.created_at)
-        .number(&mut tx)
-        .await?;
+        let held =
+            query("SELECT COUNT(*) FROM api_keys WHERE agent_id = $1 AND (expires_at IS NULL OR expires_at > $2)")
+                .bind(key.agent_id)
+                .bind(key.created_at)
+                .number(&mut tx)
+                .await?;
         if held >= i64::from(most) {
             return Err(StoreError::Conflict(format!("the agent already has {held} keys")));
         }
@@ -104,8 +103,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn key_by_digest(&self, digest: &[u8; 32]) -> Result<Option<KeyRow>, StoreError> {
-        let row =
-            query("SELECT * FROM api_keys WHERE digest = $1").bind(digest.to_vec()).fetch_optional(&self.reader);
+        let row = query("SELECT * FROM api_keys WHERE digest = $1").bind(digest.to_vec()).fetch_optional(&self.reader);
         row.await?.as_ref().map(read).transpose()
     }
 

@@ -40,7 +40,8 @@ pub(super) async fn sqlite(pool: &SqlitePool) -> Result<(), StoreError> {
 
 /// Applies what is missing. Nodes that start at the same time take turns.
 pub(super) async fn postgres(connection: &mut PgConnection) -> Result<(), StoreError> {
-    let row = in_time(Patience::ASKED, connection.fetch_one("SELECT current_setting('server_version_num')::int")).await?;
+    let row =
+        in_time(Patience::ASKED, connection.fetch_one("SELECT current_setting('server_version_num')::int")).await?;
     let version: i32 = row.try_get(0)?;
     if version < OLDEST_POSTGRES {
         return Err(StoreError::OldServer(version / 10_000));

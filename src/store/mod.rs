@@ -30,6 +30,8 @@ mod words;
 #[cfg(test)]
 pub(crate) mod conformance;
 #[cfg(test)]
+mod sharing_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 
 use sql::{Pool, Tx, query};

@@ -9,6 +9,7 @@ use sqlx::Executor as _;
 use sqlx::postgres::PgListener;
 use uuid::Uuid;
 
+use super::open::postgres_pool;
 use super::sql::{Patience, Pool, in_time, query};
 use super::{Store, StoreError, columns};
 use crate::clock::Timestamp;
@@ -39,7 +40,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
-        let rows = query("SELECT * FROM nodes ORDER BY seen_at IS NULL, seen_at DESC, id").fetch_all(&self.reader).await?;
+        let rows =
+            query("SELECT * FROM nodes ORDER BY seen_at IS NULL, seen_at DESC, id").fetch_all(&self.reader).await?;
         rows.iter()
             .map(|row| {
                 Ok(NodeRow {
@@ -80,7 +82,9 @@ impl Store {
     /// [`StoreError::Conflict`] when another process is this node, or when the database cannot be reached.
     pub async fn listen(&self, node: Uuid) -> Result<Option<ChangeListener>, StoreError> {
         let Pool::Postgres(pool, patience) = &self.reader else { return Ok(None) };
-        let mut listener = in_time(*patience, PgListener::connect_with(pool)).await?;
+        // A pool of its own, which goes with the listener: given back to another one, the connection would keep the lock.
+        let own = postgres_pool(pool.connect_options().as_ref().clone(), 1);
+        let mut listener = in_time(*patience, PgListener::connect_with(&own)).await?;
         // After a reconnect the lock would be gone: better to be told, and to begin again.
         listener.eager_reconnect(false);
         let (high, low) = node.as_u64_pair();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Executor as _};
+use sqlx::{ConnectOptions as _, Executor as _, PgPool};
 
 use super::sql::{Patience, Pool};
 use super::{Store, StoreError, migrate};
@@ -81,6 +81,16 @@ impl fmt::Debug for PostgresOptions {
     }
 }
 
+/// At most so many connections, made when they are needed.
+pub(super) fn postgres_pool(connect: PgConnectOptions, connections: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(CONNECT)
+        .idle_timeout(Duration::from_secs(300))
+        .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(drop) }))
+        .connect_lazy_with(connect)
+}
+
 impl Store {
     /// Opens (and creates, and migrates) the SQLite database in `file`.
     ///
@@ -119,15 +129,8 @@ impl Store {
     /// # Errors
     /// When it cannot be reached or is not ours to use, or was migrated by a newer version.
     pub async fn open_postgres(options: &PostgresOptions) -> Result<Self, StoreError> {
-        let pool = |connections, patience| {
-            let pool = PgPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(CONNECT)
-                .idle_timeout(Duration::from_secs(300))
-                .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(drop) }))
-                .connect_lazy_with(options.connect.clone());
-            Pool::Postgres(pool, patience)
-        };
+        let pool =
+            |connections, patience| Pool::Postgres(postgres_pool(options.connect.clone(), connections), patience);
         // The first connection is made outside a pool: its error says what is wrong, a pool's says that time ran out.
         let connecting = options.connect.connect();
         let mut connection = super::sql::in_time(Patience::ASKED, connecting).await?;

@@ -98,13 +98,12 @@ impl Store {
         event: &AdminEvent,
     ) -> Result<OperatorRow, StoreError> {
         let mut tx = self.begin().await?;
-        let row =
-            query("UPDATE operators SET digest = $2, hint = $3, last_used_at = NULL WHERE id = $1 RETURNING *")
-                .bind(id)
-                .bind(digest.to_vec())
-                .bind(hint)
-                .fetch_one(&mut tx)
-                .await?;
+        let row = query("UPDATE operators SET digest = $2, hint = $3, last_used_at = NULL WHERE id = $1 RETURNING *")
+            .bind(id)
+            .bind(digest.to_vec())
+            .bind(hint)
+            .fetch_one(&mut tx)
+            .await?;
         events::write(&mut tx, event).await?;
         tx.commit().await?;
         read(&row)
@@ -115,11 +114,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be written.
     pub async fn touch_operator(&self, id: Uuid, at: Timestamp) -> Result<(), StoreError> {
-        query("UPDATE operators SET last_used_at = $2 WHERE id = $1")
-            .bind(id)
-            .bind(at)
-            .execute(&self.writer)
-            .await?;
+        query("UPDATE operators SET last_used_at = $2 WHERE id = $1").bind(id).bind(at).execute(&self.writer).await?;
         Ok(())
     }
 
@@ -137,8 +132,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn operator_by_digest(&self, digest: &[u8; 32]) -> Result<Option<OperatorRow>, StoreError> {
-        let row =
-            query("SELECT * FROM operators WHERE digest = $1").bind(digest.to_vec()).fetch_optional(&self.reader);
+        let row = query("SELECT * FROM operators WHERE digest = $1").bind(digest.to_vec()).fetch_optional(&self.reader);
         row.await?.as_ref().map(read).transpose()
     }
 }

@@ -174,10 +174,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn agent_names(&self, ids: &[Uuid]) -> Result<Vec<AgentName>, StoreError> {
-        let rows = among!("SELECT id, slug, name FROM agents WHERE ", "id")
-        .bind(ids)
-        .fetch_all(&self.reader)
-        .await?;
+        let rows = among!("SELECT id, slug, name FROM agents WHERE ", "id").bind(ids).fetch_all(&self.reader).await?;
         let name = |row: &Row| {
             let (mut slug, name) = (columns::text(row, "slug")?, columns::text(row, "name")?);
             // What a dot follows was added when somebody else took the slug over.

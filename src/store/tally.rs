@@ -33,11 +33,16 @@ impl Store {
         };
         let count = async |sql| query(sql).number(&self.reader).await;
         Ok(Tally {
-            agents_by_state: groups("SELECT state AS name, count(*) AS count FROM agents WHERE state <> 'deleted' GROUP BY state")
+            agents_by_state: groups(
+                "SELECT state AS name, count(*) AS count FROM agents WHERE state <> 'deleted' GROUP BY state",
+            )
+            .await?,
+            agents_by_health: groups(
+                "SELECT health AS name, count(*) AS count FROM agents WHERE state <> 'deleted' GROUP BY health",
+            )
+            .await?,
+            connections_by_status: groups("SELECT status AS name, count(*) AS count FROM connections GROUP BY status")
                 .await?,
-            agents_by_health: groups("SELECT health AS name, count(*) AS count FROM agents WHERE state <> 'deleted' GROUP BY health")
-                .await?,
-            connections_by_status: groups("SELECT status AS name, count(*) AS count FROM connections GROUP BY status").await?,
             connections_blocked: count(
                 "SELECT count(*) FROM connections WHERE blocked_by_requester OR blocked_by_target",
             )

@@ -6,7 +6,7 @@
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use uuid::Uuid;
 
-use super::{PostgresOptions, Store};
+use super::{PostgresOptions, Store, StoreError};
 
 /// An empty store, and what holds it.
 #[derive(Debug)]
@@ -32,12 +32,7 @@ impl TestStore {
 
     /// On the server.
     pub(crate) async fn postgres() -> Self {
-        let server = std::env::var("TEST_POSTGRES_URL").expect(
-            "TEST_POSTGRES_URL is not set: run tests/run.sh, or set it to a server whose user may create databases, \
-             such as postgres://postgres@127.0.0.1:5432/postgres",
-        );
-        let database = format!("test_{}", Uuid::new_v4().simple());
-        run(&server, format!("CREATE DATABASE {database}")).await;
+        let (server, database) = create().await;
         let options = PostgresOptions::parse(&of_database(&server, &database)).expect("a URL");
         let store = Store::open_postgres(&options).await.expect("opens");
         Self { store, place: Place::Server(server, database) }
@@ -52,13 +47,25 @@ impl TestStore {
         }
     }
 
-    /// A second store on the same database.
+    /// A database on the server that nobody has opened yet, and what gives it back.
+    pub(crate) async fn empty_postgres() -> (PostgresOptions, impl Future<Output = ()>) {
+        let (server, database) = create().await;
+        let options = PostgresOptions::parse(&of_database(&server, &database)).expect("a URL");
+        (options, async move { run(&server, format!("DROP DATABASE {database} WITH (FORCE)")).await })
+    }
+
+    /// A second store on the same database, as another node has one.
     pub(crate) async fn again(&self) -> Store {
+        self.try_again().await.expect("opens")
+    }
+
+    /// The same, where it may fail.
+    pub(crate) async fn try_again(&self) -> Result<Store, StoreError> {
         match &self.place {
-            Place::File(dir) => Store::open_sqlite(&dir.path().join("gateway.db")).await.expect("opens"),
+            Place::File(dir) => Store::open_sqlite(&dir.path().join("gateway.db")).await,
             Place::Server(server, database) => {
                 let options = PostgresOptions::parse(&of_database(server, database)).expect("a URL");
-                Store::open_postgres(&options).await.expect("opens")
+                Store::open_postgres(&options).await
             }
         }
     }
@@ -89,6 +96,17 @@ impl TestStore {
             run(server, format!("DROP DATABASE {database} WITH (FORCE)")).await;
         }
     }
+}
+
+/// The server's URL and a database made on it.
+async fn create() -> (String, String) {
+    let server = std::env::var("TEST_POSTGRES_URL").expect(
+        "TEST_POSTGRES_URL is not set: run tests/run.sh, or set it to a server whose user may create databases, such as \
+         postgres://postgres@127.0.0.1:5432/postgres",
+    );
+    let database = format!("test_{}", Uuid::new_v4().simple());
+    run(&server, format!("CREATE DATABASE {database}")).await;
+    (server, database)
 }
 
 fn of_database(server: &str, database: &str) -> String {

@@ -30,7 +30,12 @@ impl Fixture {
     async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let database = TestStore::any().await;
-        Self { dir, store: database.store.clone(), _database: database, clock: Clock::manual(Timestamp(1_700_000_000_000_000)) }
+        Self {
+            dir,
+            store: database.store.clone(),
+            _database: database,
+            clock: Clock::manual(Timestamp(1_700_000_000_000_000)),
+        }
     }
 
     fn root(&self) -> std::path::PathBuf {

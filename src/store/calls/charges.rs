@@ -32,7 +32,6 @@ impl LimitStateRow {
     }
 }
 
-
 /// Adds `charges`. Nodes may have taken from the same limits: on PostgreSQL each row is locked, always in the order of keys.
 pub(super) async fn take(tx: &mut Tx, charges: &[ChargeTaken]) -> Result<(), StoreError> {
     let mut states: BTreeMap<[u8; 16], LimitStateRow> = BTreeMap::new();

@@ -115,7 +115,10 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn last_seq(&self, node: Uuid) -> Result<i64, StoreError> {
-        query("SELECT coalesce(max(seq), 0) FROM proxy_calls WHERE node_id = $1").bind(node).number(&self.recorder).await
+        query("SELECT coalesce(max(seq), 0) FROM proxy_calls WHERE node_id = $1")
+            .bind(node)
+            .number(&self.recorder)
+            .await
     }
 
     /// How far the journals are in the database, those of all nodes.

@@ -16,7 +16,10 @@ pub(in crate::store) enum Row {
 }
 
 /// A column by its name or its place.
-pub(in crate::store) trait Column: ColumnIndex<SqliteRow> + ColumnIndex<PgRow> + std::fmt::Display + Copy {}
+pub(in crate::store) trait Column:
+    ColumnIndex<SqliteRow> + ColumnIndex<PgRow> + std::fmt::Display + Copy
+{
+}
 
 impl<C: ColumnIndex<SqliteRow> + ColumnIndex<PgRow> + std::fmt::Display + Copy> Column for C {}
 

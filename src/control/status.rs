@@ -43,6 +43,8 @@ struct Checks {
     database: Result<(), String>,
     drain: Result<(), String>,
     directory: Result<(), String>,
+    /// `None`: this node's limits are its own.
+    limits: Option<Result<(), String>>,
 }
 
 impl Checks {
@@ -53,6 +55,7 @@ impl Checks {
             Err(_) => Err(format!("the database has not answered for {} s", DATABASE_PATIENCE.as_secs())),
         };
         let gauges = (control.gauges)();
+        let limits = gauges.shared_limits.map(|shared| shared.check());
         let (behind, stale) = (gauges.drain.behind.as_secs(), gauges.directory.behind);
         let drain = || format!("calls could not be made rows for {behind} s: the journal keeps them");
         let directory = || "changes are in the database and not in force: it could not be read again".to_owned();
@@ -61,6 +64,7 @@ impl Checks {
             database,
             drain: if behind < 2 { Ok(()) } else { Err(drain()) },
             directory: if stale { Err(directory()) } else { Ok(()) },
+            limits,
         }
     }
 
@@ -68,18 +72,19 @@ impl Checks {
         self.journal.as_ref().err().or(self.database.as_ref().err())
     }
 
-    fn each(&self) -> [(&'static str, &Result<(), String>); 4] {
-        [
+    fn each(&self) -> impl Iterator<Item = (&'static str, &Result<(), String>)> {
+        let always = [
             ("journal", &self.journal),
             ("database", &self.database),
             ("drain", &self.drain),
             ("directory", &self.directory),
-        ]
+        ];
+        always.into_iter().chain(self.limits.as_ref().map(|limits| ("limits", limits)))
     }
 
     fn told(&self) -> BTreeMap<&'static str, String> {
         let word = |check: &Result<(), String>| check.as_ref().err().map_or("ok", String::as_str).to_owned();
-        self.each().into_iter().map(|(name, check)| (name, word(check))).collect()
+        self.each().map(|(name, check)| (name, word(check))).collect()
     }
 }
 
@@ -180,7 +185,7 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
     let by_status = of(&tally.connections_by_status);
     let count = |groups: &BTreeMap<String, i64>, name: &str| groups.get(name).copied().unwrap_or_default();
 
-    let mut warnings: Vec<String> = checks.each().into_iter().filter_map(|(_, check)| check.clone().err()).collect();
+    let mut warnings: Vec<String> = checks.each().filter_map(|(_, check)| check.clone().err()).collect();
     for (n, what) in [
         (count(&by_state, "pending"), "agents wait for approval: an admin sets their state to active"),
         (tally.cards_held, "changed cards are held: an admin accepts or rejects them"),

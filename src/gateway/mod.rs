@@ -9,6 +9,7 @@ mod fetch;
 mod lock;
 mod reload;
 mod secrets_key;
+mod shared_limits;
 mod signals;
 mod start;
 mod upkeep;

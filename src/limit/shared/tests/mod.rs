@@ -4,5 +4,6 @@
 #[allow(unreachable_pub, dead_code)]
 mod redis;
 
+mod change_over;
 mod nodes;
 mod scripts;

@@ -17,15 +17,15 @@ use crate::limit::shared::connection::{Connection, Server};
 use crate::limit::shared::script::{Answer, Known, Names, Question, Script, Verdict, answer, beat, told};
 
 /// Noon of a day in 2023, on the server's clock of these tests.
-const NOON: u64 = (19_675 * 86_400 + 43_200) * 1_000_000;
+pub(super) const NOON: u64 = (19_675 * 86_400 + 43_200) * 1_000_000;
 const TODAY: u32 = 19_675;
 const DAY_US: u64 = 86_400_000_000;
 
 /// A server whose scripts take the time from the test.
-struct Bench {
+pub(super) struct Bench {
     redis: Redis,
     runtime: Runtime,
-    names: Names,
+    pub(super) names: Names,
     connection: Connection,
 }
 
@@ -53,7 +53,7 @@ impl Bench {
         Names { admit, tell, beat, ..names }
     }
 
-    fn run(&self, names: &Names, at: u64, commands: impl IntoIterator<Item = ::redis::Cmd>) -> Vec<Value> {
+    pub(super) fn run(&self, names: &Names, at: u64, commands: impl IntoIterator<Item = ::redis::Cmd>) -> Vec<Value> {
         self.run_each(names, commands.into_iter().map(|command| (at, command)))
     }
 
@@ -75,7 +75,7 @@ impl Bench {
         self.admit_as(&self.names, at, question)
     }
 
-    fn tell(&self, known: &Known) {
+    pub(super) fn tell(&self, known: &Known) {
         told(self.run(&self.names, NOON, [self.names.tell("epoch", known)]).remove(0)).expect("it was told");
     }
 
@@ -86,7 +86,7 @@ impl Bench {
     }
 
     /// An epoch has begun, and the account under `key` is new.
-    fn fresh(&self, key: LimitKey) -> Question {
+    pub(super) fn fresh(&self, key: LimitKey) -> Question {
         let _ = self.redis.ask(&format!("DEL {}", self.names.account(&key)));
         let _ = self.redis.ask("SET {test}:epoch epoch");
         question(key, shape(1_000, 10), 1)
@@ -103,11 +103,11 @@ pub(super) fn server(port: u16) -> Server {
 }
 
 /// A shape by the microsecond.
-fn shape(interval: u64, burst: u32) -> Shape {
+pub(super) fn shape(interval: u64, burst: u32) -> Shape {
     Shape::new(interval * 1_000, NonZeroU32::new(burst).expect("not 0"))
 }
 
-fn question(key: LimitKey, shape: Shape, units: u32) -> Question {
+pub(super) fn question(key: LimitKey, shape: Shape, units: u32) -> Question {
     Question { key, draws: Draws::Work, shape, units, full_in: 0, owed: false, day: None, stream: None }
 }
 
@@ -116,7 +116,7 @@ fn stream(version: u64, count: u32, limit: Option<u32>) -> Option<(Slots, Option
 }
 
 /// Tries a property on one server: starting one for each try would take longer than the tries.
-fn holds<S: Strategy>(strategy: S, property: impl Fn(&Bench, S::Value) -> Result<(), TestCaseError>) {
+pub(super) fn holds<S: Strategy>(strategy: S, property: impl Fn(&Bench, S::Value) -> Result<(), TestCaseError>) {
     let bench = Bench::new();
     let tried = TestRunner::default().run(&strategy, |value| property(&bench, value));
     tried.unwrap_or_else(|failed| panic!("{failed}"));

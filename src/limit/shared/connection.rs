@@ -76,10 +76,8 @@ impl From<Cause> for Failure {
 
 impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
-        let cause = match error.is_unrecoverable_error() || error.is_io_error() {
-            true => Cause::Unreachable,
-            false => Cause::Failed,
-        };
+        let gone = error.is_io_error() || error.is_connection_dropped();
+        let cause = if gone { Cause::Unreachable } else { Cause::Failed };
         Self { cause, why: error.to_string() }
     }
 }

@@ -121,6 +121,8 @@ javascript() {
 section "what the tests need"
 command -v cargo >/dev/null || fail "missing: cargo; install Rust from https://rustup.rs and run this again"
 command -v cc >/dev/null || debian gcc libc6-dev
+# Each test that needs a server starts its own; the one that comes with the package is not used.
+command -v redis-server >/dev/null || debian redis-server
 find_python || { debian python3 python3-venv && find_python; } || fail "missing: Python 3.11 or newer"
 echo "python: $("$python" --version)"
 for name in py03 py10 driver openapi; do

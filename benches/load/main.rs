@@ -4,7 +4,7 @@
 //! processes of their own that share this machine, so calls per second say little; what counts is processor time of the gateway's
 //! process per call: user and system, all threads, until every call is a row. It is compared with nginx, where that is installed,
 //! set up to check a key, hold a rate and write a line of JSON for each call; and with `--against PATH`, another build of the
-//! gateway. They take turns, round by round; ratios are medians of rounds, with the extremes behind them, since other work on the
+//! gateway. A second gateway shares its limits through a redis-server that is started for it. They take turns, round by round; ratios are medians of rounds, with the extremes behind them, since other work on the
 //! machine moves them. What a build differs from itself by (name it with `--against` as well) is noise. `--only WORD` picks
 //! scenarios by name.
 
@@ -78,6 +78,12 @@ fn run(asked: &Asked) -> Fallible<()> {
     let mut kinds = vec![("trust-gateway".to_owned(), Kind::Gateway(env!("CARGO_BIN_EXE_trust-gateway").into()))];
     for program in &asked.against {
         kinds.push((program.display().to_string(), Kind::Gateway(std::path::absolute(program)?)));
+    }
+    if proxy::has_redis() {
+        let program = env!("CARGO_BIN_EXE_trust-gateway").into();
+        kinds.insert(0, ("limits shared".to_owned(), Kind::Sharing(program)));
+    } else {
+        println!("redis-server is not installed: sharing limits is not measured");
     }
     if proxy::has_nginx() {
         kinds.push(("nginx".to_owned(), Kind::Nginx));

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ const NGINX_KEY: &str = "oag_0123456789abcdef0123456789abcdef0123456789abcdef";
 pub(crate) enum Kind {
     /// A build of the gateway.
     Gateway(PathBuf),
+    /// A build of the gateway whose limits are shared through redis-server from the path.
+    Sharing(PathBuf),
     /// nginx from the path.
     Nginx,
 }
@@ -34,6 +36,7 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     key: String,
     database: Option<PathBuf>,
+    _redis: Option<Process>,
     _dir: TempDir,
 }
 
@@ -41,7 +44,13 @@ impl Proxy {
     pub(crate) fn start(name: &str, kind: &Kind, agent: SocketAddr) -> Fallible<Self> {
         let dir = TempDir::new()?;
         match kind {
-            Kind::Gateway(program) => gateway(name, program, agent, dir),
+            Kind::Gateway(program) => gateway(name, &mut Command::new(program), agent, dir),
+            Kind::Sharing(program) => {
+                let (redis, url) = redis(&dir)?;
+                let mut command = Command::new(program);
+                command.env("TRUST_GATEWAY__LIMITS__SHARED", url);
+                Ok(Self { _redis: Some(redis), ..gateway(name, &mut command, agent, dir)? })
+            }
             Kind::Nginx => nginx(name, agent, dir),
         }
     }
@@ -88,9 +97,23 @@ impl Proxy {
     }
 }
 
-fn gateway(name: &str, program: &Path, agent: SocketAddr, dir: TempDir) -> Fallible<Proxy> {
+/// A server that lives as long as the proxy, and its URL.
+fn redis(dir: &TempDir) -> Fallible<(Process, String)> {
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string(), "--dir"]).arg(dir.path());
+    let mut server = Process::start(&mut command)?;
+    let ready = server.lines().any(|line| line.contains("Ready to accept connections"));
+    if ready { Ok((server, format!("redis://127.0.0.1:{port}"))) } else { Err("redis-server does not start".into()) }
+}
+
+/// Whether limits can be shared here.
+pub(crate) fn has_redis() -> bool {
+    Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+fn gateway(name: &str, command: &mut Command, agent: SocketAddr, dir: TempDir) -> Fallible<Proxy> {
     let data = dir.path().join("data");
-    let mut command = Command::new(program);
     command
         .arg("serve")
         .current_dir(dir.path())
@@ -98,7 +121,7 @@ fn gateway(name: &str, program: &Path, agent: SocketAddr, dir: TempDir) -> Falli
         .env("TRUST_GATEWAY__SERVER__LISTEN", "127.0.0.1:0")
         .env("TRUST_GATEWAY__ADMIN__LISTEN", "127.0.0.1:0")
         .stderr(File::create(dir.path().join("log"))?);
-    let mut process = Process::start(&mut command)?;
+    let mut process = Process::start(command)?;
     let (mut public, mut admin) = (None, None);
     for line in process.lines() {
         let address = |url: &str| url.trim_start_matches("http://").parse::<SocketAddr>().ok();
@@ -134,6 +157,7 @@ fn gateway(name: &str, program: &Path, agent: SocketAddr, dir: TempDir) -> Falli
         address,
         key: caller["api_key"].as_str().unwrap_or_default().to_owned(),
         database: Some(data.join("gateway.db")),
+        _redis: None,
         _dir: dir,
     })
 }
@@ -195,5 +219,6 @@ http {{
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(Proxy { name: name.to_owned(), process, address, key: NGINX_KEY.to_owned(), database: None, _dir: dir })
+    let (name, key) = (name.to_owned(), NGINX_KEY.to_owned());
+    Ok(Proxy { name, process, address, key, database: None, _redis: None, _dir: dir })
 }

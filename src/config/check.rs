@@ -18,6 +18,14 @@ pub(super) fn faults(config: &Config) -> Vec<(&'static str, String)> {
     {
         faults.push(("agents.key_prefix", "write 1 to 16 letters, digits, - or _, such as \"oag_\"".to_owned()));
     }
+    let namespace = &config.limits.namespace;
+    if namespace.is_empty()
+        || namespace.len() > 64
+        || !namespace.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:".contains(&b))
+    {
+        let advice = "write 1 to 64 letters, digits, -, _, . or :, such as \"trust-gateway\"; nodes share limits that write the same";
+        faults.push(("limits.namespace", advice.to_owned()));
+    }
     if config.data_dir.as_os_str().is_empty() {
         faults.push(("data_dir", "the path is empty; write one such as \"data\"".to_owned()));
     }
@@ -72,6 +80,7 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
         ("directory.max_stale", config.directory.max_stale),
         ("breaker.min_open", config.breaker.min_open),
         ("breaker.max_open", config.breaker.max_open),
+        ("limits.shared_timeout", config.limits.shared_timeout),
     ];
     let from_zero = [("server.drain_timeout", server.drain_timeout), ("server.body_grace", server.body_grace)];
     let limits = limits.map(|(name, value)| (name, value, least)).into_iter();
@@ -152,6 +161,20 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     if config.server.trusted_proxies.iter().any(|net| net.prefix_len() == 0) {
         warnings.push("server.trusted_proxies holds every address: any caller can claim to be another".to_owned());
     }
+    if let Some(shared) = &config.limits.shared {
+        if shared.password.is_some() && !shared.tls && !is_this_machine(&shared.host) {
+            warnings.push(format!(
+                "limits.shared: the password of {}:{} passes in the clear; write rediss:// where the server speaks TLS",
+                shared.host, shared.port
+            ));
+        }
+        if config.limits.shared_timeout > Duration::from_millis(500) {
+            warnings.push(
+                "limits.shared_timeout is long: every call waits for it when the server of shared limits does not answer"
+                    .to_owned(),
+            );
+        }
+    }
     if config.upstream.pool_idle >= Duration::from_secs(5) {
         warnings.push(
             "upstream.pool_idle is not below the 5 s after which common agent servers close: calls may fail on connections \
@@ -160,4 +183,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         );
     }
     warnings
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }

@@ -1,8 +1,8 @@
 //! Every setting, its default, its check.
 //!
 //! A configuration is read from a file, then from environment variables, then checked as a whole. Promises: a name that does
-//! not exist is refused and never ignored; all errors are told at once, each with its place and what to write instead; nothing
-//! here is secret, so all of it may be shown. Knows nothing of what the settings do: certificates, the policy and the database
+//! not exist is refused and never ignored; all errors are told at once, each with its place and what to write instead; the one
+//! secret here, the password in `limits.shared`, is not shown with the rest. Knows nothing of what the settings do: certificates, the policy and the database
 //! are opened by those who use them.
 
 mod check;
@@ -11,6 +11,7 @@ mod kinds;
 mod read;
 mod sections;
 mod server_url;
+mod shared_url;
 mod table;
 mod units;
 mod values;
@@ -20,8 +21,11 @@ use std::path::PathBuf;
 pub use errors::{ConfigError, ConfigErrors, Place};
 pub use kinds::{Addresses, Durability, LogFormat, LogLevel, PublicUrl, Registration, Roots, StoreUrl, TlsVersion};
 pub use read::{Fingerprint, LoadSource, fingerprint};
-pub use sections::{Admin, Agents, Audit, Breaker, Directory, Health, Log, Policy, Server, Store, Tls, Upstream};
+pub use sections::{
+    Admin, Agents, Audit, Breaker, Directory, Health, Limits, Log, Policy, Server, Store, Tls, Upstream,
+};
 pub use server_url::ServerUrl;
+pub use shared_url::SharedUrl;
 pub use table::Takes;
 pub use units::{DurationText, Size};
 
@@ -51,6 +55,8 @@ pub struct Config {
     pub breaker: Breaker,
     /// What each trust level may do.
     pub policy: Policy,
+    /// Whether limits are shared with other nodes.
+    pub limits: Limits,
     /// Logs.
     pub log: Log,
 }
@@ -69,6 +75,7 @@ impl Default for Config {
             health: Health::default(),
             breaker: Breaker::default(),
             policy: Policy::default(),
+            limits: Limits::default(),
             log: Log::default(),
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::kinds::{Addresses, Durability, LogFormat, LogLevel, PublicUrl, Registration, Roots, StoreUrl, TlsVersion};
+use super::shared_url::SharedUrl;
 use super::units::Size;
 
 const fn loopback(port: u16) -> SocketAddr {
@@ -259,6 +260,31 @@ pub struct Breaker {
 impl Default for Breaker {
     fn default() -> Self {
         Self { failures: 5, min_open: Duration::from_secs(1), max_open: Duration::from_secs(30) }
+    }
+}
+
+/// `[limits]`: whether the nodes of a gateway hold callers to their limits together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Limits {
+    /// The Valkey or Redis server that counts for all nodes; without it, each counts for itself.
+    pub shared: Option<SharedUrl>,
+    /// What the names of the keys there begin with.
+    pub namespace: String,
+    /// How long a call waits for it.
+    pub shared_timeout: Duration,
+    /// Which authorities may vouch for it.
+    pub roots: Roots,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            shared: None,
+            namespace: "trust-gateway".to_owned(),
+            shared_timeout: Duration::from_millis(20),
+            roots: Roots::Bundled,
+        }
     }
 }
 

@@ -108,6 +108,11 @@ pub(super) const SETTINGS: &[Setting] = settings! {
 
     Reload  policy.file,
 
+    Restart limits.shared,
+    Restart limits.namespace,
+    Restart limits.shared_timeout,
+    Restart limits.roots,
+
     Restart log.format,
     Reload  log.level,
     Reload  log.access,

@@ -17,6 +17,7 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::problem::Problem;
+use super::shared_limits::SharedLimits;
 use super::status::DATABASE_PATIENCE;
 use super::who::Asked;
 use crate::audit::drain::Lag;
@@ -46,6 +47,8 @@ pub struct Freshness {
 /// What only the parts of a running gateway know of themselves.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
+    /// How limits are shared with other nodes; `None` where they are not.
+    pub shared_limits: Option<SharedLimits>,
     /// How far behind the drain is.
     pub drain: Lag,
     /// How fresh the directory is.
@@ -142,13 +145,13 @@ impl fmt::Debug for Page {
     }
 }
 
-type Label = (&'static str, String);
+pub(super) type Label = (&'static str, String);
 
 /// Writes families one after the other.
-struct Families<'a>(DescriptorEncoder<'a>);
+pub(super) struct Families<'a>(DescriptorEncoder<'a>);
 
 impl Families<'_> {
-    fn counters(
+    pub(super) fn counters(
         &mut self,
         name: &str,
         help: &str,
@@ -162,12 +165,17 @@ impl Families<'_> {
         Ok(())
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         family.encode_counter(&value, NO_EXEMPLAR)
     }
 
-    fn gauges(&mut self, name: &str, help: &str, each: impl IntoIterator<Item = (Vec<Label>, i64)>) -> fmt::Result {
+    pub(super) fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        each: impl IntoIterator<Item = (Vec<Label>, i64)>,
+    ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in each {
             family.encode_family(&labels.as_slice())?.encode_gauge(&value)?;
@@ -175,7 +183,13 @@ impl Families<'_> {
         Ok(())
     }
 
-    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: impl EncodeGaugeValue) -> fmt::Result {
+    pub(super) fn gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: impl EncodeGaugeValue,
+    ) -> fmt::Result {
         self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
     }
 
@@ -191,9 +205,16 @@ impl Families<'_> {
         }
         Ok(())
     }
+
+    /// A histogram in seconds: all of it, and how much of it is in each bucket, by the bucket's upper bound.
+    pub(super) fn seconds(&mut self, name: &str, help: &str, sum: f64, buckets: &[(f64, u64)]) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        let count = buckets.iter().map(|(_, n)| n).sum();
+        family.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
+    }
 }
 
-fn label(name: &'static str, value: impl Into<String>) -> Label {
+pub(super) fn label(name: &'static str, value: impl Into<String>) -> Label {
     (name, value.into())
 }
 
@@ -284,7 +305,10 @@ impl Page {
     }
 
     fn node(&self, families: &mut Families<'_>) -> fmt::Result {
-        let Gauges { drain, directory, .. } = &self.gauges;
+        let Gauges { drain, directory, shared_limits, .. } = &self.gauges;
+        if let Some(shared) = shared_limits {
+            shared.families(families)?;
+        }
         families.gauge("recording", "1 while calls can be recorded", None, i64::from(self.recorded))?;
         let behind = drain.behind.as_secs_f64();
         families.gauge("drain_behind", "How long rows could not be written", Some(&Unit::Seconds), behind)?;

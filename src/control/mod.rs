@@ -24,6 +24,7 @@ mod openapi;
 mod operators;
 mod problem;
 mod readings;
+mod shared_limits;
 mod skill;
 mod status;
 mod story;
@@ -55,6 +56,7 @@ use crate::store::Store;
 pub use metrics::{Freshness, Gauges};
 use problem::Problem;
 pub use readings::Readings;
+pub use shared_limits::SharedLimits;
 
 /// The largest request body.
 const BODY_MAX: usize = 1024 * 1024;

@@ -46,6 +46,8 @@ struct Checks {
     database: Result<(), String>,
     drain: Result<(), String>,
     directory: Result<(), String>,
+    /// `None`: this node's limits are its own.
+    limits: Option<Result<(), String>>,
 }
 
 impl Checks {
@@ -57,12 +59,14 @@ impl Checks {
         };
         let gauges = (control.gauges)();
         let behind = gauges.drain.behind.as_secs();
+        let limits = gauges.shared_limits.map(|shared| shared.check());
         let drain = || format!("calls could not be made rows for {behind} s: the journal keeps them");
         Self {
             journal: (control.ready)(),
             database,
             drain: if behind < 2 { Ok(()) } else { Err(drain()) },
             directory: directory(&gauges.directory),
+            limits,
         }
     }
 
@@ -73,21 +77,22 @@ impl Checks {
 
     /// How it serves.
     fn word(&self) -> &'static str {
-        if self.each().iter().all(|(_, check)| check.is_ok()) { "ready" } else { "degraded" }
+        if self.each().all(|(_, check)| check.is_ok()) { "ready" } else { "degraded" }
     }
 
-    fn each(&self) -> [(&'static str, &Result<(), String>); 4] {
-        [
+    fn each(&self) -> impl Iterator<Item = (&'static str, &Result<(), String>)> {
+        let always = [
             ("journal", &self.journal),
             ("database", &self.database),
             ("drain", &self.drain),
             ("directory", &self.directory),
-        ]
+        ];
+        always.into_iter().chain(self.limits.as_ref().map(|limits| ("limits", limits)))
     }
 
     fn told(&self) -> BTreeMap<&'static str, String> {
         let word = |check: &Result<(), String>| check.as_ref().err().map_or("ok", String::as_str).to_owned();
-        self.each().into_iter().map(|(name, check)| (name, word(check))).collect()
+        self.each().map(|(name, check)| (name, word(check))).collect()
     }
 }
 
@@ -207,7 +212,7 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
     let by_status = of(&tally.connections_by_status);
     let count = |groups: &BTreeMap<String, i64>, name: &str| groups.get(name).copied().unwrap_or_default();
 
-    let mut warnings: Vec<String> = checks.each().into_iter().filter_map(|(_, check)| check.clone().err()).collect();
+    let mut warnings: Vec<String> = checks.each().filter_map(|(_, check)| check.clone().err()).collect();
     for (n, what) in [
         (count(&by_state, "pending"), "agents wait for approval: an admin sets their state to active"),
         (tally.cards_held, "changed cards are held: an admin accepts or rejects them"),

@@ -12,6 +12,7 @@ mod node;
 mod peers;
 mod reload;
 mod secrets_key;
+mod shared_limits;
 mod signals;
 mod start;
 mod upkeep;

@@ -21,8 +21,9 @@ use crate::audit::drain::{Drain, Recovered};
 use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
 use crate::clock::Clock;
 use crate::config::{self, Addresses, Config, PublicUrl};
-use crate::control::{self, Control, Gauges};
+use crate::control::{self, Control, Gauges, SharedLimits};
 use crate::directory::{self, Directory, LastConfirmed};
+use crate::limit::shared::Keeper;
 use crate::limit::{Limits, Seed};
 use crate::proxy::{self, UpstreamTls, Worker};
 use crate::registry::health::{Calls, Health, HealthSettings};
@@ -86,7 +87,16 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
             tat_us: row.tat_us,
         })
         .collect();
-    let limits = Arc::new(Limits::new(clock.clone(), policy.load_full(), limit_secret, seeds));
+    let count = match config.server.workers {
+        0 => std::thread::available_parallelism().map_or(2, usize::from),
+        n => n,
+    };
+    let sharing = super::shared_limits::node(&config.limits, count, &clock)?;
+    let limits = Limits::new(clock.clone(), policy.load_full(), limit_secret, seeds);
+    let limits = Arc::new(match &sharing {
+        Some(node) => limits.shared_by(Arc::clone(node)),
+        None => limits,
+    });
 
     // The path of calls.
     let public_url = config.server.public_url.clone();
@@ -104,10 +114,6 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         body_memory: proxy::BodyMemory::new(config.server.body_memory.as_usize()),
         pseudonym: format!("trust-gateway-{}", &node_id.as_simple().to_string()[..12]),
     });
-    let count = match config.server.workers {
-        0 => std::thread::available_parallelism().map_or(2, usize::from),
-        n => n,
-    };
     let journal_config = JournalConfig {
         dir: journal_dir.clone(),
         durability: match config.audit.durability {
@@ -124,7 +130,8 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let workers: Vec<Arc<Worker>> = (0..count)
         .map(|n| {
             let (shared, tls) = (Arc::clone(&shared), upstream_tls.clone());
-            Arc::new(Worker::new(shared, journal.worker(n), tls, config.upstream.pool_idle))
+            let link = sharing.as_ref().map(|node| node.link(n));
+            Arc::new(Worker::new(shared, journal.worker(n), tls, config.upstream.pool_idle, link))
         })
         .collect();
     let drain = Drain::start(store.clone(), &journal, clock.clone());
@@ -162,7 +169,9 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let gauges = {
         let (drain, world, clock) = (drain.handle(), Arc::clone(&world), clock.clone());
         let (counts, lost) = (Arc::clone(&counts), Arc::clone(&lost_lines));
+        let sharing = sharing.clone();
         move || Gauges {
+            shared_limits: sharing.as_deref().map(SharedLimits::of),
             drain: drain.lag(&clock),
             directory: world.freshness(),
             connections_accepted: counts.accepted.load(Ordering::Relaxed),
@@ -220,9 +229,13 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         seen_at: Some(clock.wall()),
     };
     store.keep_node(&node).await.map_err(stored)?;
-    let peers = Peers { world: Arc::clone(&world), store: store.clone(), node, listener };
-    let tasks =
+    let peers = Peers { world: Arc::clone(&world), store: store.clone(), node: node, listener };
+    let mut tasks =
         vec![tokio::spawn(async move { health.run().await }), tokio::spawn(upkeep.run()), tokio::spawn(peers.run())];
+    tasks.extend(sharing.as_ref().map(|node| {
+        let keeper = Keeper::new(Arc::clone(node), Arc::clone(&limits));
+        tokio::spawn(keeper.run())
+    }));
     let operators = tokio::spawn(server::operator::serve(
         admin,
         entry::entry(control::operator(Arc::clone(&control)), Arc::clone(&settings)),

@@ -7,13 +7,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::account::{Account, Draws, Now};
+use super::account::{Account, Daily, Draws, Now};
 use super::bounds::{AGENT_IN_FLIGHT, Bound, Bounds};
-use super::bucket::{Level, Shape, Short};
+use super::bucket::{Level, Parts, Shape, Short};
 use super::headroom::{Headroom, Room, whole_seconds};
 use super::key::{Grain, LimitKey};
 use super::keyed::Keyed;
 use super::permit::{Ask, Hold, Home, Permit, Places, Refused, RefusedKind};
+use super::shared::Node;
 use crate::audit::record::{Charge, LimitLeft};
 
 /// A bucket that takes at least this long to fill is rebuilt after a restart; a faster one may grant one burst anew.
@@ -27,6 +28,10 @@ pub(super) struct Call<'a> {
     pub(super) units: Option<NonZeroU32>,
     pub(super) now: Now,
     pub(super) agent_limit: Option<u32>,
+    /// Who else has to know; `None` where limits are this node's alone.
+    pub(super) node: Option<&'a Arc<Node>>,
+    /// For how many parts this node decides while it decides alone.
+    pub(super) parts: Parts,
 }
 
 impl Call<'_> {
@@ -34,30 +39,54 @@ impl Call<'_> {
         let in_force = keyed.in_force();
         let (key, taken) = keyed.enter(name, &in_force, self.now, |account| self.take(account, &in_force.bounds));
         let (places, day) = taken?;
-        let hold = Hold { home: Home::Keyed(Arc::clone(keyed), key), places };
-        self.settle(hold, day, key, &in_force.bounds, |units| in_force.draw(&key, self.draws, units, self.now))
+        let hold = self.hold(Home::Keyed(Arc::clone(keyed), key), places);
+        self.settle(hold, day, &in_force.bounds, |units| in_force.draw(&key, self.draws, units, self.now))
+    }
+
+    pub(super) fn hold(&self, home: Home, places: Places) -> Hold {
+        Hold::new(home, places, self.node.map(|node| node.changed()))
     }
 
     /// Takes what can be given back.
     pub(super) fn take(&self, account: &Account, bounds: &Bounds) -> Result<(Places, Option<Room>), Refused> {
-        let mut places = Places::default();
-        let taken = self.try_take(account, bounds, &mut places);
+        let mut places = self.take_places(account, bounds, bounds.streams.limit.map(|limit| self.parts.of(limit)))?;
+        let taken = self.take_day(account, bounds, &mut places);
         if taken.is_err() {
             places.give_back(account);
         }
         taken.map(|day| (places, day))
     }
 
-    fn try_take(&self, account: &Account, bounds: &Bounds, places: &mut Places) -> Result<Option<Room>, Refused> {
-        let full = |kind, rule| Refused { rule, kind, retry_after: None, headroom: Headroom::default() };
+    /// Takes the places that a call holds while it lasts.
+    pub(super) fn take_places(
+        &self,
+        account: &Account,
+        bounds: &Bounds,
+        streams: Option<u32>,
+    ) -> Result<Places, Refused> {
+        let mut places = Places::default();
+        let taken = self.try_places(account, bounds, streams, &mut places);
+        if taken.is_err() {
+            places.give_back(account);
+        }
+        taken.map(|()| places)
+    }
+
+    fn try_places(
+        &self,
+        account: &Account,
+        bounds: &Bounds,
+        streams: Option<u32>,
+        places: &mut Places,
+    ) -> Result<(), Refused> {
         // First: from here on the account cannot be swept away.
         places.in_flight = account.take_in_flight(bounds.in_flight.limit);
         if !places.in_flight {
             return Err(full(RefusedKind::InFlight, bounds.in_flight.rule));
         }
         if self.ask.operation.streams() {
-            places.stream = account.take_stream(bounds.streams.limit);
-            if !places.stream {
+            places.stream = account.take_stream(streams, self.now);
+            if places.stream.is_none() {
                 return Err(full(RefusedKind::Streams, bounds.streams.rule));
             }
         }
@@ -65,86 +94,121 @@ impl Call<'_> {
             return Err(full(RefusedKind::AgentBusy, AGENT_IN_FLIGHT));
         }
         places.agent = Some(Arc::clone(self.ask.agent));
+        Ok(())
+    }
 
+    fn take_day(&self, account: &Account, bounds: &Bounds, places: &mut Places) -> Result<Option<Room>, Refused> {
         let (Draws::Work, Some(units)) = (self.draws, self.units) else { return Ok(None) };
-        let Bound { limit, rule } = bounds.daily;
-        let room = |daily| limit.map(|limit| Room::day(limit, daily, self.now.wall));
-        match account.take_daily(self.now.day(), units.get(), limit) {
+        let limit = bounds.daily.limit;
+        match account.take_daily(self.now.day(), units.get(), limit, self.parts) {
             Ok(daily) => {
-                places.daily = Some((daily.day, units.get()));
-                Ok(room(daily))
+                places.daily = Some((daily.day, units.get().saturating_mul(self.parts.get())));
+                Ok(limit.map(|limit| self.day(limit, daily)))
             }
             Err(daily) => {
-                // The bucket may take longer than the day: the wait that is told must be enough for both. A quota smaller than
-                // the call is never enough.
-                let enough = limit.is_some_and(|limit| units.get() <= limit);
-                let bucket = bounds.bucket(self.draws).limit;
-                let shape_wait = |shape: Shape| shape.wait(account.cell(self.draws), self.now.nanos, units);
-                let wait = bucket.and_then(shape_wait).filter(|_| enough);
-                Err(Refused {
-                    rule,
-                    kind: RefusedKind::Daily,
-                    retry_after: wait.map(|wait| retry_after(wait.max(daily.ends_in(self.now.wall)))),
-                    headroom: Headroom {
-                        bucket: bucket
-                            .map(|shape| self.room(shape, shape.level(account.cell(self.draws), self.now.nanos))),
-                        day: room(daily),
-                    },
-                })
+                let cell = account.cell(self.draws);
+                let bucket = bounds.bucket(self.draws).limit.map(|shape| {
+                    let wait = shape.wait(cell, self.now.nanos, units);
+                    (shape, Short { wait, level: shape.level(cell, self.now.nanos) })
+                });
+                Err(self.day_is_used(bounds, daily, bucket))
             }
+        }
+    }
+
+    /// The refusal of a day whose quota stands at `daily`, the bucket at `bucket`.
+    pub(super) fn day_is_used(&self, bounds: &Bounds, daily: Daily, bucket: Option<(Shape, Short)>) -> Refused {
+        let Bound { limit, rule } = bounds.daily;
+        // The bucket may take longer than the day: the wait that is told must be enough for both. A quota smaller than the
+        // call is never enough.
+        let enough = limit.zip(self.units).is_some_and(|(limit, units)| units.get() <= limit);
+        let wait = bucket.and_then(|(_, short)| short.wait).filter(|_| enough);
+        Refused {
+            rule,
+            kind: RefusedKind::Daily,
+            retry_after: wait.map(|wait| retry_after(wait.max(daily.ends_in(self.now.wall)))),
+            headroom: Headroom {
+                bucket: bucket.map(|(shape, short)| self.room(shape, short.level)),
+                day: limit.map(|limit| self.day(limit, daily)),
+            },
         }
     }
 
     /// Draws on the bucket and makes the permit; on refusal the hold is dropped and gives everything back.
     pub(super) fn settle(
         &self,
-        mut hold: Hold,
+        hold: Hold,
         day: Option<Room>,
-        key: LimitKey,
         bounds: &Bounds,
         draw: impl FnOnce(NonZeroU32) -> Result<Level, Short>,
     ) -> Result<Permit, Refused> {
         let Bound { limit: shape, rule } = bounds.bucket(self.draws);
-        let Some(units) = self.units else {
-            let headroom = Headroom::default();
-            return Ok(Permit { charge: None, headroom, rule, nearest: None, units: 0, _hold: Some(hold) });
-        };
-        let refused = |retry_after, bucket| {
-            // The day's units go back with the hold.
-            let day =
-                day.map(|day| Room { remaining: day.remaining.saturating_add(units.get()).min(day.quota), ..day });
-            Refused { rule, kind: RefusedKind::Rate, retry_after, headroom: Headroom { bucket, day } }
-        };
+        let Some(units) = self.units else { return Ok(Permit::free_of_units(rule, hold)) };
+        // The day's units go back with the hold.
+        let given_back =
+            |day: Room| Room { remaining: day.remaining.saturating_add(units.get()).min(day.quota), ..day };
+        let refused = |wait, bucket| rate(rule, wait, Headroom { bucket, day: day.map(given_back) });
         let Some(shape) = shape else { return Err(refused(None, None)) };
-        let level =
-            draw(units).map_err(|short| refused(short.wait.map(retry_after), Some(self.room(shape, short.level))))?;
-
-        let bucket = self.room(shape, level);
-        // Admitted: the units are spent.
-        let spent = hold.places.daily.take();
-        let rebuild = Duration::from_nanos(shape.fill()) >= WORTH_REBUILDING;
-        let charge = spent.map(|(_, units)| Charge {
-            key,
-            refill_us: if rebuild { shape.interval.div_ceil(1_000) } else { 0 },
-            units,
-        });
-        Ok(Permit {
-            units: charge.map_or(0, |charge| charge.units),
-            charge,
-            headroom: Headroom { bucket: Some(bucket), day },
-            nearest: nearest((rule, bucket), day.map(|day| (bounds.daily.rule, day))),
-            rule,
-            _hold: Some(hold),
-        })
+        let drawn = match self.node {
+            None => draw(units),
+            Some(_) => hold
+                .account(|account| {
+                    account.owe(self.draws);
+                    account.draw_part(self.draws, shape, units, self.parts, self.now)
+                })
+                .expect("an account with a call in flight is never swept"),
+        };
+        let level = drawn.map_err(|short| refused(short.wait, Some(self.room(shape, short.level))))?;
+        Ok(self.permit(hold, bounds, (shape, level), day))
     }
 
-    fn room(&self, shape: Shape, level: Level) -> Room {
+    /// The permit of a call that has paid.
+    pub(super) fn permit(&self, mut hold: Hold, bounds: &Bounds, bucket: (Shape, Level), day: Option<Room>) -> Permit {
+        let (shape, level) = bucket;
+        // The units are spent.
+        hold.places.daily = None;
+        let rule = bounds.bucket(self.draws).rule;
+        let room = self.room(shape, level);
+        let rebuild = Duration::from_nanos(shape.fill()) >= WORTH_REBUILDING;
+        let spent = self.units.filter(|_| self.draws == Draws::Work);
+        let charge = spent.map(|units| Charge {
+            key: hold.key(),
+            refill_us: if rebuild { shape.interval.div_ceil(1_000) } else { 0 },
+            units: units.get(),
+        });
+        Permit {
+            units: charge.map_or(0, |charge| charge.units),
+            charge,
+            headroom: Headroom { bucket: Some(room), day },
+            nearest: nearest((rule, room), day.map(|day| (bounds.daily.rule, day))),
+            rule,
+            _hold: Some(hold),
+        }
+    }
+
+    pub(super) fn room(&self, shape: Shape, level: Level) -> Room {
         let name = match self.draws {
             Draws::Work => "calls",
             Draws::Reads => "reads",
         };
         Room::bucket(name, shape, level)
     }
+
+    /// What a quota that stands at `daily` has left for this node to give.
+    pub(super) fn day(&self, limit: u32, daily: Daily) -> Room {
+        let room = Room::day(limit, daily, self.now.wall);
+        Room { remaining: room.remaining / self.parts.get(), ..room }
+    }
+}
+
+/// The refusal of a limit on places: nobody knows when one comes back.
+pub(super) fn full(kind: RefusedKind, rule: &'static str) -> Refused {
+    Refused { rule, kind, retry_after: None, headroom: Headroom::default() }
+}
+
+/// The refusal of a bucket that holds enough in `wait` nanoseconds.
+pub(super) fn rate(rule: &'static str, wait: Option<u64>, headroom: Headroom) -> Refused {
+    Refused { rule, kind: RefusedKind::Rate, retry_after: wait.map(retry_after), headroom }
 }
 
 /// The limit with the least left of what it holds when nothing is used.

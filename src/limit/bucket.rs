@@ -65,6 +65,27 @@ impl Shape {
         Level { remaining: u32::try_from(remaining).unwrap_or(u32::MAX), full_in: lacking }
     }
 
+    /// Draws `units` for one of `parts`: as from a bucket of a part of the size, that fills as much more slowly and holds the
+    /// same fraction. One that is less than a unit for each part still lets one through, and then owes the rest of its price.
+    /// Tells the bucket's next state.
+    pub(super) fn draw_part(self, cell: u64, now: u64, units: NonZeroU32, parts: Parts) -> Result<(Level, u64), Short> {
+        let price = self.interval.saturating_mul(u64::from(units.get())).saturating_mul(u64::from(parts.get()));
+        let part = |level: Level| Level { remaining: level.remaining / parts.get(), ..level };
+        let level = self.level(cell, now);
+        if units > self.burst {
+            return Err(Short { wait: None, level: part(level) });
+        }
+        // Not more than a full bucket holds.
+        let spare = self.fill().saturating_sub(price);
+        match cell.saturating_sub(now).saturating_sub(spare) {
+            0 => {
+                let next = cell.max(now).saturating_add(price);
+                Ok((part(self.level(next, now)), next))
+            }
+            wait => Err(Short { wait: Some(wait), level: part(level) }),
+        }
+    }
+
     /// The cell of a bucket of this shape that goes on from one of shape `old`: what was used stays used, and a bucket that
     /// is not full gains nothing by the change. A full one stays full.
     pub(super) fn carry(self, old: Self, cell: u64, now: u64) -> u64 {
@@ -76,6 +97,30 @@ impl Shape {
         let larger = u128::from(self.burst.get().saturating_sub(old.burst.get())) * u128::from(old.interval);
         let nanos = ((used + larger) * u128::from(self.interval)).div_ceil(u128::from(old.interval));
         now + u64::try_from(nanos).map_or(self.fill(), |nanos| nanos.min(self.fill()))
+    }
+}
+
+/// For how many parts a node decides alone while the counts that it shares with others are out of reach: every unit costs it so
+/// many. What it takes is then known in units of the whole, whoever it is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Parts(NonZeroU32);
+
+impl Parts {
+    /// Nobody else is there.
+    pub(super) const WHOLE: Self = Self(NonZeroU32::MIN);
+
+    /// At least one.
+    pub(super) fn new(parts: u32) -> Self {
+        Self(NonZeroU32::new(parts).unwrap_or(NonZeroU32::MIN))
+    }
+
+    pub(super) fn get(self) -> u32 {
+        self.0.get()
+    }
+
+    /// This node's part of `limit`, at least one of those there are.
+    pub(super) fn of(self, limit: u32) -> u32 {
+        (limit / self.0).max(1).min(limit)
     }
 }
 
@@ -209,7 +254,42 @@ mod tests {
         let _ = huge.quota();
     }
 
+    #[test]
+    fn a_part_of_a_bucket_is_a_smaller_and_slower_one() {
+        let admitted = |burst, parts| {
+            let (shape, mut cell) = (shape(10, burst), 0);
+            let mut draw = || shape.draw_part(cell, 0, NonZeroU32::MIN, Parts::new(parts)).map(|(_, next)| cell = next);
+            std::iter::repeat_with(&mut draw).take_while(Result::is_ok).count()
+        };
+        assert_eq!([admitted(300, 1), admitted(300, 2), admitted(300, 4), admitted(3, 2)], [300, 150, 75, 1]);
+        assert_eq!([admitted(1, 2), admitted(2, 4)], [1, 1], "at least one");
+        // One of two a bucket of one: the next after twice the time.
+        let one = shape(10, 1);
+        let (_, cell) = one.draw_part(0, 0, NonZeroU32::MIN, Parts::new(2)).expect("full");
+        assert_eq!(one.draw_part(cell, 5, NonZeroU32::MIN, Parts::new(2)).expect_err("used").wait, Some(15));
+        assert!(one.draw_part(cell, 20, NonZeroU32::MIN, Parts::new(2)).is_ok());
+    }
+
     proptest! {
+        #[test]
+        fn the_whole_of_a_bucket_is_what_governor_makes_of_it(
+            (interval, burst) in (1u64..1_000, 1u32..20), steps in prop::collection::vec((1u32..25, 0u64..3_000), 1..50),
+        ) {
+            let (shape, clock) = (shape(interval, burst), Clock::manual(crate::clock::Timestamp(0)));
+            let store = governor::state::InMemoryState::default();
+            let governor = limiter(shape, store, &clock);
+            let mut cell = 0;
+            for (units, later) in steps {
+                clock.advance(Duration::from_nanos(later));
+                let (now, units) = (clock.nanos(), NonZeroU32::new(units).expect("from 1"));
+                let own = shape.draw_part(cell, now, units, Parts::WHOLE);
+                let theirs = draw(&governor, shape, units, now);
+                prop_assert_eq!(own.map(|(level, _)| level.remaining).ok(), theirs.map(|level| level.remaining).ok());
+                prop_assert_eq!(own.err().and_then(|short| short.wait), theirs.err().and_then(|short| short.wait));
+                cell = own.map_or(cell, |(_, next)| next);
+            }
+        }
+
         #[test]
         fn carrying_over_never_hands_out_and_never_overfills(
             (i1, b1, i2, b2) in (1u64..1 << 40, 1u32..5_000, 1u64..1 << 40, 1u32..5_000), part in 0.0f64..1.0, now in 0u64..1 << 50,

@@ -154,6 +154,13 @@ impl Keyed {
         self.accounts.get(key).map(|account| visit(&account))
     }
 
+    /// Visits every account.
+    pub(super) fn each(&self, mut visit: impl FnMut(LimitKey, &Account)) {
+        for account in self.accounts.iter() {
+            visit(*account.key(), account.value());
+        }
+    }
+
     fn reserve(&self, cap: usize) -> bool {
         self.keys.fetch_update(Ordering::AcqRel, Ordering::Acquire, |keys| (keys < cap).then(|| keys + 1)).is_ok()
     }

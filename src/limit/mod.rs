@@ -18,6 +18,7 @@ mod key;
 mod keyed;
 mod permit;
 mod seed;
+pub mod shared;
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -33,14 +34,16 @@ use crate::clock::Clock;
 use crate::policy::Policy;
 use crate::store::rows::ConnectionLimits;
 
-use account::{Account, Draws, Now};
+use account::{Account, Draws, Now, Slots};
 use admit::{Call, retry_after};
 use bounds::Bounds;
+use bucket::Parts;
 use direction::Edition;
 use key::{Grain, source_key};
 use keyed::Keyed;
-use permit::{Hold, Home};
+use permit::Home;
 use seed::Seeds;
+use shared::Node;
 
 pub use direction::{AgentGate, Direction};
 pub use headroom::{Headroom, Left, Room};
@@ -66,6 +69,8 @@ pub struct Limits {
     /// goes on from where it was.
     directions: DashMap<LimitKey, Arc<Direction>, RandomState>,
     seeds: Arc<Seeds>,
+    /// This node among those that share these limits; `None` where they are its own.
+    node: Option<Arc<Node>>,
 }
 
 impl Limits {
@@ -84,7 +89,15 @@ impl Limits {
             directions: DashMap::default(),
             clock,
             seeds,
+            node: None,
         }
+    }
+
+    /// The same, shared with the other nodes.
+    #[must_use]
+    pub fn shared_by(mut self, node: Arc<Node>) -> Self {
+        self.node = Some(node);
+        self
     }
 
     /// The same with room for `cap` keys in each map. Beyond it, new anonymous callers share a limit with their network (/24,
@@ -158,36 +171,19 @@ impl Limits {
     /// May this call pass now?
     ///
     /// What can be given back is taken first (stream slot, places in flight, the day's units), the bucket last, since governor
-    /// takes nothing back.
+    /// takes nothing back. Where limits are shared, this is the decision of a node that cannot reach the others.
     ///
     /// # Errors
     /// The limit that is in the way; nothing stays taken.
     pub fn admit(&self, ask: &Ask<'_>) -> Result<Permit, Refused> {
         let edition = self.edition.load();
-        let (effect, units) = edition.policy.units(ask.operation);
-        let draws = match effect {
-            Effect::Free => {
-                return Ok(Permit {
-                    charge: None,
-                    headroom: Headroom::default(),
-                    rule: bounds::FREE,
-                    nearest: None,
-                    units: 0,
-                    _hold: None,
-                });
-            }
-            Effect::Work => Draws::Work,
-            Effect::Read => Draws::Reads,
-        };
-        let now = Now::read(&self.clock);
-        let call =
-            Call { ask, draws, units: NonZeroU32::new(units), now, agent_limit: edition.policy.agents.in_flight };
+        let Some(call) = self.call(ask, &edition) else { return Ok(Permit::free_of_units(bounds::FREE, None)) };
         match ask.subject {
             Subject::Connected(direction) => {
                 let in_force = direction.in_force(&edition);
                 let (places, day) = call.take(&direction.account, &in_force.bounds)?;
-                let hold = Hold { home: Home::Direction(Arc::clone(direction)), places };
-                call.settle(hold, day, direction.key, &in_force.bounds, |units| in_force.draw(draws, units, now))
+                let hold = call.hold(Home::Direction(Arc::clone(direction)), places);
+                call.settle(hold, day, &in_force.bounds, |units| in_force.draw(call.draws, units, call.now))
             }
             Subject::Verified { caller, target } => {
                 call.admit_keyed(&self.verified, |grain| self.namer.verified_at(grain, caller, target))
@@ -196,6 +192,25 @@ impl Limits {
                 call.admit_keyed(&self.anonymous, |grain| self.namer.anonymous_at(grain, target, source))
             }
         }
+    }
+
+    /// What is asked for, in units and places; `None`: it costs nothing.
+    fn call<'a>(&'a self, ask: &'a Ask<'a>, edition: &Edition) -> Option<Call<'a>> {
+        let (effect, units) = edition.policy.units(ask.operation);
+        let draws = match effect {
+            Effect::Free => return None,
+            Effect::Work => Draws::Work,
+            Effect::Read => Draws::Reads,
+        };
+        Some(Call {
+            ask,
+            draws,
+            units: NonZeroU32::new(units),
+            now: Now::read(&self.clock),
+            agent_limit: edition.policy.agents.in_flight,
+            node: self.node.as_ref(),
+            parts: self.node.as_ref().map_or(Parts::WHOLE, |node| node.parts()),
+        })
     }
 
     /// Counts a request that costs no unit against the network source it came from.
@@ -285,6 +300,27 @@ impl Limits {
                 look_keyed(&self.anonymous, &|grain| self.namer.anonymous_at(grain, target, source))
             }
         }
+    }
+
+    /// Visits every account that more than one node may know of, with its name and its limits.
+    fn each_account(&self, mut visit: impl FnMut(LimitKey, &Account, &Bounds)) {
+        for keyed in [&self.verified, &self.anonymous] {
+            let in_force = keyed.in_force();
+            keyed.each(|key, account| visit(key, account, &in_force.bounds));
+        }
+        let edition = self.edition.load();
+        for direction in &self.directions {
+            visit(direction.key, &direction.account, &direction.in_force(&edition).bounds);
+        }
+    }
+
+    /// The open streams of the account under `key`; none of one that is forgotten.
+    fn slots(&self, key: &LimitKey) -> Slots {
+        if let Some(direction) = self.directions.get(key) {
+            return direction.account.slots();
+        }
+        let of = |keyed: &Keyed| keyed.visit(key, Account::slots);
+        of(&self.verified).or_else(|| of(&self.anonymous)).unwrap_or_default()
     }
 
     /// Forgets what says no more than a new account would; called every minute, not on a worker's thread.

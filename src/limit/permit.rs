@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::account::Account;
+use super::account::{Account, Slots};
 use super::direction::{AgentGate, Direction};
 use super::headroom::Headroom;
 use super::key::LimitKey;
 use super::keyed::Keyed;
+use super::shared::Changed;
 use crate::a2a::Operation;
 use crate::audit::record::{Charge, LimitLeft};
 
@@ -110,7 +111,8 @@ impl Refused {
 /// The places a call holds.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    pub(super) stream: bool,
+    /// How many streams were open once this one was.
+    pub(super) stream: Option<Slots>,
     pub(super) in_flight: bool,
     pub(super) agent: Option<Arc<AgentGate>>,
     /// The day and the units taken from it, until the call is admitted and they are spent.
@@ -120,7 +122,7 @@ pub(super) struct Places {
 impl Places {
     /// Gives everything back, once.
     pub(super) fn give_back(&mut self, account: &Account) {
-        if std::mem::take(&mut self.stream) {
+        if self.stream.take().is_some() {
             account.give_stream_back();
         }
         if let Some((day, units)) = self.daily.take() {
@@ -148,18 +150,47 @@ pub(super) enum Home {
 pub(super) struct Hold {
     pub(super) home: Home,
     pub(super) places: Places,
+    /// Where it is noted that the number of open streams has changed; `None` where nobody else has to know.
+    pub(super) changed: Option<Arc<Changed>>,
+}
+
+impl Hold {
+    /// Places just taken in the account at `home`.
+    pub(super) fn new(home: Home, places: Places, changed: Option<&Arc<Changed>>) -> Self {
+        let hold = Self { changed: changed.filter(|_| places.stream.is_some()).map(Arc::clone), home, places };
+        hold.note_change();
+        hold
+    }
+
+    /// Visits the account.
+    pub(super) fn account<R>(&self, visit: impl FnOnce(&Account) -> R) -> Option<R> {
+        match &self.home {
+            Home::Direction(direction) => Some(visit(&direction.account)),
+            Home::Keyed(keyed, key) => keyed.visit(key, visit),
+        }
+    }
+
+    /// The name of the account.
+    pub(super) fn key(&self) -> LimitKey {
+        match &self.home {
+            Home::Direction(direction) => direction.key,
+            Home::Keyed(_, key) => *key,
+        }
+    }
+
+    fn note_change(&self) {
+        if let Some(changed) = &self.changed {
+            changed.note(self.key());
+        }
+    }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let Self { home, places } = self;
-        match home {
-            Home::Direction(direction) => places.give_back(&direction.account),
-            Home::Keyed(keyed, key) => {
-                let found = keyed.visit(key, |account| places.give_back(account));
-                debug_assert!(found.is_some(), "an account with a call in flight is never swept");
-            }
-        }
+        let mut places = std::mem::take(&mut self.places);
+        let found = self.account(|account| places.give_back(account));
+        debug_assert!(found.is_some(), "an account with a call in flight is never swept");
+        self.note_change();
     }
 }
 
@@ -178,6 +209,12 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// The permit of a call that costs nothing, and holds what `hold` holds.
+    pub(super) fn free_of_units(rule: &'static str, hold: impl Into<Option<Hold>>) -> Self {
+        let headroom = Headroom::default();
+        Self { charge: None, headroom, rule, nearest: None, units: 0, _hold: hold.into() }
+    }
+
     /// What a restart must remember of the call; `None` for what costs no unit.
     #[must_use]
     pub fn charge(&self) -> Option<Charge> {

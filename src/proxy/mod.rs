@@ -45,6 +45,7 @@ use crate::audit::record::{bound, bounded};
 use crate::clock::Clock;
 use crate::directory::{self, Agent, Directory, LastConfirmed};
 use crate::identity::{self, Caller, TrustedProxies};
+use crate::limit::shared::Link;
 use crate::limit::{Ask, Limits, Permit, Subject};
 use crate::meter::Meter;
 use crate::policy::{self, Policy};
@@ -116,14 +117,23 @@ pub struct Worker {
     live: Arc<Live>,
     meter: Arc<Meter>,
     open_calls: Arc<AtomicUsize>,
+    /// Where limits are shared with other nodes.
+    link: Option<Arc<Link>>,
 }
 
 impl Worker {
-    /// A worker without connections yet; idle ones to agents are closed after `pool_idle`.
+    /// A worker without connections yet; idle ones to agents are closed after `pool_idle`. With a `link`, limits are shared.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, journal: Arc<WorkerJournal>, tls: UpstreamTls, pool_idle: Duration) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        journal: Arc<WorkerJournal>,
+        tls: UpstreamTls,
+        pool_idle: Duration,
+        link: Option<Arc<Link>>,
+    ) -> Self {
         let pools = Pools::new(tls, pool_idle);
-        Self { shared, journal, pools, live: Arc::default(), meter: Arc::default(), open_calls: Arc::default() }
+        let (live, meter, open_calls) = (Arc::default(), Arc::default(), Arc::default());
+        Self { shared, journal, pools, live, meter, open_calls, link }
     }
 
     /// Its journal, whose flusher it runs.
@@ -142,6 +152,12 @@ impl Worker {
     #[must_use]
     pub fn meter(&self) -> &Arc<Meter> {
         &self.meter
+    }
+
+    /// Its way to the limits shared with other nodes, which it runs.
+    #[must_use]
+    pub fn link(&self) -> Option<&Arc<Link>> {
+        self.link.as_ref()
     }
 
     /// How many calls it has open.
@@ -230,7 +246,7 @@ impl Worker {
         let passage = target.vitals.breaker.enter(&self.shared.clock)?;
 
         // 7. Admit: after this the caller has paid.
-        let permit = self.admit(call, &caller, &standing, &target)?;
+        let permit = self.admit(call, &caller, &standing, &target).await?;
 
         // A trace that begins here is found by its row, as one that the caller began.
         let trace = Trace::of(&head.headers);
@@ -310,7 +326,13 @@ impl Worker {
         }
     }
 
-    fn admit(&self, call: &Call, caller: &Caller, standing: &Standing, target: &Agent) -> Result<Permit, Refusal> {
+    async fn admit(
+        &self,
+        call: &Call,
+        caller: &Caller,
+        standing: &Standing,
+        target: &Agent,
+    ) -> Result<Permit, Refusal> {
         let subject = match (standing, caller) {
             (Standing::Connected(connection), _) => Subject::Connected(connection.towards(target.id)),
             (_, Caller::Agent(key)) => Subject::Verified { caller: key.agent.id, target: target.id },
@@ -319,7 +341,12 @@ impl Worker {
                 Subject::Anonymous { target: target.id, source }
             }
         };
-        Ok(self.shared.limits.admit(&Ask { subject, operation: call.intent.operation, agent: &target.gate })?)
+        let (limits, ask) =
+            (&self.shared.limits, Ask { subject, operation: call.intent.operation, agent: &target.gate });
+        Ok(match &self.link {
+            Some(link) => limits.admit_shared(&ask, link).await?,
+            None => limits.admit(&ask)?,
+        })
     }
 }
 

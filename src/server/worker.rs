@@ -53,6 +53,7 @@ pub(super) async fn run(
 ) {
     let journal = Arc::clone(station.worker.journal());
     let flusher = tokio::spawn(Arc::clone(&journal).run_flusher());
+    let link = station.worker.link().map(|link| tokio::spawn(Arc::clone(link).run()));
     let mut open = JoinSet::new();
     let told = stop.clone();
     loop {
@@ -72,6 +73,9 @@ pub(super) async fn run(
     }
     drain(&station, &mut open).await;
     station.streams.end().await;
+    if let Some(link) = link {
+        link.abort();
+    }
     journal.shutdown();
     let _ = flusher.await;
 }

@@ -24,6 +24,7 @@ mod registration;
 mod requests;
 mod revocation;
 mod secrets;
+mod shared_limits;
 mod streams;
 mod terms;
 mod traces;

@@ -253,7 +253,8 @@ fn a_refused_call_keeps_nothing_it_took() {
     let nothing_held = |house: &House, used| {
         assert_eq!(direction.account.daily(19_675).used, used);
         assert_eq!(house.agent.in_flight(), 0);
-        assert!(direction.account.take_stream(Some(1)) && direction.account.take_in_flight(Some(1)));
+        let now = Now::read(&house.clock);
+        assert!(direction.account.take_stream(Some(1), now).is_some() && direction.account.take_in_flight(Some(1)));
         direction.account.give_stream_back();
         direction.account.give_in_flight_back();
     };

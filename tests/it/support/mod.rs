@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod person;
 pub(crate) mod process;
+pub(crate) mod redis;
 
 use std::time::Duration;
 

@@ -22,6 +22,9 @@ pub(super) fn check(config: &Config) -> Result<(), Vec<String>> {
     if let Err(error) = roots::client_config(&config.upstream.roots) {
         wrong.push(format!("upstream.roots: {error}"));
     }
+    if let Err(error) = gateway::check_database(config) {
+        wrong.push(error.to_string());
+    }
     if let Err(error) = gateway::policy(config) {
         wrong.push(format!("policy.file: {error}"));
     }

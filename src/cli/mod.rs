@@ -5,6 +5,7 @@
 
 mod agents;
 mod ask;
+mod backup;
 mod calls;
 mod cards;
 mod check;
@@ -51,6 +52,22 @@ enum Command {
     CheckConfig(FromFile),
     /// Seal all stored secrets under a new key; the gateway must be stopped.
     RotateSecretsKey(FromFile),
+    /// Copy database, journal and keys into a new directory; the gateway may be serving.
+    Backup {
+        /// The directory to make.
+        to: PathBuf,
+        #[command(flatten)]
+        file: FromFile,
+    },
+    /// Make a gateway's data of a backup, as a new node; nothing that is there is overwritten.
+    Restore {
+        /// The directory that `backup` made.
+        from: PathBuf,
+        #[command(flatten)]
+        file: FromFile,
+    },
+    /// Make a node of its own of a data directory that was copied from another; the gateway must be stopped.
+    NewNode(FromFile),
     /// Start a gateway with two agents behind it, make the calls that show the point, and keep serving.
     Demo(Demo),
     #[command(flatten)]
@@ -190,6 +207,15 @@ fn execute(command: Command) -> Result<String, Failure> {
             }
             Ok(text)
         }
+        Command::Backup { to, file } => {
+            let config = load(LoadSource::process(file.config))?;
+            control_runtime()?.block_on(backup::back_up(&config, &to))
+        }
+        Command::Restore { from, file } => {
+            let config = load(LoadSource::process(file.config))?;
+            control_runtime()?.block_on(backup::restore(&config, &from))
+        }
+        Command::NewNode(args) => backup::become_new_node(&load(LoadSource::process(args.config))?),
         Command::CheckConfig(args) => {
             let config = load(LoadSource::process(args.config))?;
             check::check(&config).map_err(|lines| Failure::Usage("the configuration cannot be used", lines))?;

@@ -3,6 +3,7 @@
 //! The order of the start is a promise: the journals of dead predecessors are rows before limits are rebuilt from them, limits
 //! stand before the first snapshot is built, and the snapshot stands before the first connection is accepted.
 
+mod backup;
 mod database;
 mod entry;
 mod error;
@@ -36,6 +37,8 @@ use crate::server::Server;
 use crate::store::Store;
 use crate::telemetry::{LostLines, Telemetry};
 
+pub use backup::{Copied, back_up, become_new_node, restore};
+pub use database::check_database;
 pub use error::StartError;
 use reload::Reloadable;
 pub use reload::{ReloadError, Reloaded, policy};

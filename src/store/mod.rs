@@ -10,6 +10,7 @@ pub mod call_query;
 pub mod calls;
 mod columns;
 mod connections;
+mod copy;
 mod directory;
 mod error;
 mod events;
@@ -37,6 +38,7 @@ pub(crate) mod testing;
 use sql::{Pool, Tx, query};
 
 pub use connections::ConnectionFilter;
+pub use copy::copy_sqlite;
 pub use error::StoreError;
 pub use events::{EventFilter, EventPage};
 pub use nodes::{ChangeListener, NodeRow};

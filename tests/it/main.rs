@@ -5,6 +5,7 @@
 mod support;
 
 mod access;
+mod backup;
 mod calls;
 mod cards;
 mod cli;

@@ -47,6 +47,8 @@ pub(super) async fn postgres(connection: &mut PgConnection) -> Result<(), StoreE
         return Err(StoreError::OldServer(version / 10_000));
     }
     let migrating = async {
+        // "Is there already" is no news.
+        connection.execute("SET client_min_messages = warning").await?;
         // Before the first look, and for as long as the connection lives: two that find no table would both make it.
         connection.execute("SELECT pg_advisory_lock(8390891584382493556)").await?;
         Ok::<_, sqlx::Error>(run(&mut *connection, POSTGRES).await)

@@ -172,6 +172,11 @@ async fn release_slug(tx: &mut Transaction<'static, Sqlite>, slug: &str) -> Resu
     Ok(())
 }
 
+/// What decides whether an agent is probed, where and when: once it is another, so is the turn.
+fn probed_by(row: &AgentRow) -> impl PartialEq {
+    (row.endpoint_url.clone(), row.card_url.clone(), row.health_interval_s, row.state)
+}
+
 impl Store {
     /// Adds an agent with its first key. `reclaim`: a slug that a deleted agent left behind may be taken over.
     ///
@@ -235,11 +240,11 @@ impl Store {
             .await
             .map_err(StoreError::from)?;
         let mut row = read(&found)?;
-        let interval = row.health_interval_s;
+        let before = row.clone();
         let event = change(&mut row)?;
         claim_slug(&mut tx, &row.slug, id).await?;
         bind(sqlx::query(UPDATE), &row).execute(&mut *tx).await.map_err(StoreError::from)?;
-        if row.health_interval_s != interval {
+        if probed_by(&row) != probed_by(&before) {
             // A statement of its own: one that sets the time of a probe changes nothing else, as the directory sees it.
             let now = sqlx::query("UPDATE agents SET next_probe_at = NULL WHERE id = $1").bind(id.to_string());
             now.execute(&mut *tx).await.map_err(StoreError::from)?;

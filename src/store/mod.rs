@@ -34,6 +34,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 pub use connections::ConnectionFilter;
 pub use error::StoreError;
 pub use events::{EventFilter, EventPage};
+pub use health::HealthChange;
 pub use search::{AgentFilter, AgentPage};
 pub use secrets::{Sealed, SecretColumn};
 pub use tally::Tally;

@@ -49,6 +49,7 @@ impl Health {
         let (mut turns, mut due) = (self.turns(), Vec::new());
         while let Some(agent) = turns.ready().await {
             due.push(agent);
+            assert!(due.len() < 1_000, "the same ones again and again");
         }
         let count = due.len();
         let probes = futures_util::stream::iter(due).map(|agent| self.look(agent));
@@ -209,6 +210,31 @@ async fn a_card_that_could_not_be_kept_is_asked_for_whole_again() {
     scene.answer(place, Ok((200, NEXT, Some("\"2\""))));
     assert_eq!(scene.probed().await.card_json.as_deref(), Some(CARD.as_bytes()), "it was changed meanwhile");
     assert_eq!(scene.probed().await.card_json.as_deref(), Some(NEXT.as_bytes()));
+}
+
+#[tokio::test]
+async fn a_card_that_came_without_an_etag_leaves_nothing_older_to_ask_with() {
+    let scene = Scene::new("https://a.example/x").await;
+    let place = "https://a.example/x/.well-known/agent-card.json";
+    const NEXT: &str = r#"{"name":"a","url":"http://0.0.0.0:8000","skills":[{"id":"s2","name":"Product"}]}"#;
+    for (card, etag) in [(CARD, Some("\"1\"")), (NEXT, None), (CARD, Some("\"1\""))] {
+        scene.answer(place, Ok((200, card, etag)));
+        assert_eq!(scene.probed().await.card_json.as_deref(), Some(card.as_bytes()));
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_answers_slowly_is_degraded() {
+    for (seconds, health) in [(4, HealthStatus::Online), (5, HealthStatus::Degraded)] {
+        let mut scene = Scene::new("https://a.example/x").await;
+        scene.answer("https://a.example/x/.well-known/agent-card.json", Ok((200, CARD, None)));
+        let (fetch, clock) = (Arc::clone(&scene.health.fetch), scene.bench.clock.clone());
+        scene.health.fetch = Arc::new(move |request| {
+            clock.advance(Duration::from_secs(seconds));
+            fetch(request)
+        });
+        assert_eq!(scene.probed().await.health, health, "{seconds} of 8 seconds");
+    }
 }
 
 #[tokio::test]

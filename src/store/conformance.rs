@@ -136,10 +136,16 @@ async fn add(store: &Store, row: &AgentRow) -> Result<(), StoreError> {
     store.add_agent(row, &key(row), false, &event("agent.create", row.id)).await
 }
 
-async fn added(store: &Store, slug: &str) -> AgentRow {
+pub(crate) async fn added(store: &Store, slug: &str) -> AgentRow {
     let row = agent(slug);
     add(store, &row).await.expect("adds");
     row
+}
+
+pub(crate) async fn connect(store: &Store, from: Uuid, to: Uuid, status: ConnectionStatus) {
+    let row = ConnectionRow { status, ..connection(from, to) };
+    let settle = |_| Ok::<_, StoreError>((row, event("connection.request", from)));
+    store.settle_pair(from, to, settle).await.expect("settles");
 }
 
 async fn delete(store: &Store, row: &AgentRow) -> Result<(), StoreError> {

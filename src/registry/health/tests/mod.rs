@@ -114,7 +114,9 @@ const CARD: &str = r#"{"name":"a","url":"http://0.0.0.0:8000","skills":[{"id":"s
 async fn a_card_makes_an_agent_online_and_brings_its_skills() {
     let scene = Scene::new("https://a.example/x").await;
     scene.answer("https://a.example/x/.well-known/agent-card.json", Ok((200, CARD, None)));
+    let reloads = scene.bench.reloads();
     let row = scene.probed().await;
+    assert_eq!(scene.bench.reloads(), reloads + 1, "the card is in force");
     assert_eq!((row.health, row.health_reason), (HealthStatus::Online, None));
     assert_eq!(row.card_json.as_deref(), Some(CARD.as_bytes()));
     assert!(row.skills_json.contains("Sum"));
@@ -128,6 +130,62 @@ async fn an_agent_without_card_that_answers_get_with_405_is_online() {
         scene.answer("https://a.example/x", Ok((status, "", None)));
         let row = scene.probed().await;
         assert_eq!((row.health, row.health_reason.as_deref()), (HealthStatus::Online, Some("post_only")), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_sends_callers_elsewhere_is_online_with_a_remark() {
+    let scene = Scene::new("https://a.example/x").await;
+    scene.answer("https://a.example/x", Ok((301, "", None)));
+    let row = scene.probed().await;
+    assert_eq!((row.health, row.health_reason.as_deref()), (HealthStatus::Online, Some("redirects")));
+}
+
+#[tokio::test]
+async fn unchanged_is_no_answer_to_who_did_not_ask_whether_it_is() {
+    let scene = Scene::new("https://a.example/x").await;
+    scene.answer("https://a.example/x/.well-known/agent-card.json", Ok((304, "", None)));
+    scene.answer("https://a.example/x", Ok((405, "", None)));
+    let row = scene.probed().await;
+    assert_eq!((row.health, row.health_reason.as_deref()), (HealthStatus::Online, Some("post_only")));
+}
+
+#[tokio::test]
+async fn an_agent_that_refuses_the_credential_is_degraded_wherever_it_does() {
+    const CARD_URL: &str = "https://a.example/card";
+    for refusing in ["https://a.example/x", CARD_URL] {
+        for status in [401, 403] {
+            let scene = Scene::new("https://a.example/x").await;
+            let credential = UpstreamCredential { header: "X-Api-Key".to_owned(), value: "canary".to_owned() };
+            let changes = AgentChanges {
+                card_url: Some(Some(CARD_URL.to_owned())),
+                upstream_credential: Some(Some(credential)),
+                ..AgentChanges::default()
+            };
+            scene.bench.registry.update_agent(&admin(), scene.agent, changes).await.expect("changes");
+            scene.answer("https://a.example/x", Ok((405, "", None)));
+            scene.answer(refusing, Ok((status, "", None)));
+            let row = scene.probed().await;
+            assert_eq!((row.health, row.health_reason.as_deref()), (HealthStatus::Degraded, Some("auth_failed")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_registered_an_agent_decides_where_its_probes_may_go_and_what_is_told_of_them() {
+    for (who, private, reason) in [(admin(), true, "tls"), (Actor::Anonymous, false, "unreachable")] {
+        let mut scene = Scene::new("https://a.example/x").await;
+        scene.bench.registry.set_registration(crate::registry::Registration::Open);
+        let endpoint_url = Some(Some("https://b.example/x".to_owned()));
+        let changes = AgentChanges { name: Some("b".to_owned()), endpoint_url, ..AgentChanges::default() };
+        let theirs = scene.bench.registry.register(&who, changes).await.expect("registers").agent.id;
+        scene.answer("https://b.example/x/.well-known/agent-card.json", Err(FetchError::Tls));
+        scene.health.probe_due().await.expect("probes");
+        scene.agent = theirs;
+        assert_eq!(scene.row().await.health_reason.as_deref(), Some(reason));
+        let asked = scene.asked.lock().expect("lock");
+        let asked = asked.iter().find(|request| request.url.host_str() == Some("b.example")).expect("it was asked");
+        assert_eq!(asked.private_allowed, private);
     }
 }
 

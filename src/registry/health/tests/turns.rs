@@ -295,6 +295,9 @@ async fn never_are_more_probes_under_way_than_configured_and_all_are_kept() {
         begun.notified().await;
     }
     tasks.push(tokio::spawn(async move { health.run().await }));
+    // Claimed for no time at all: looked at only.
+    let now = bench.clock.wall();
+    while bench.store.claim_probes(now, now, 99).await.expect("reads").len() == AGENTS {}
     for agent in agents {
         while bench.store.agent(agent).await.expect("reads").expect("there").health != HealthStatus::Online {
             go_on.add_permits(1);

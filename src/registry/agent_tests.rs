@@ -66,6 +66,18 @@ async fn each_kind_of_secret_is_held_against_the_key_file() {
 }
 
 #[tokio::test]
+async fn auditors_register_nothing_however_open_registration_is() {
+    use super::super::Registration;
+    let bench = Bench::new().await;
+    let auditor = Actor::Operator { name: "auditor".to_owned(), role: crate::store::rows::OperatorRole::Auditor };
+    for registration in [Registration::Closed, Registration::Approval { max_pending: 9 }, Registration::Open] {
+        bench.registry.set_registration(registration);
+        let refused = bench.registry.register(&auditor, named("a")).await;
+        assert!(matches!(refused, Err(RegistryError::Forbidden(why)) if why.contains("auditors")));
+    }
+}
+
+#[tokio::test]
 async fn what_is_registered_is_probed_at_once_if_there_is_something_to_probe() {
     let bench = Bench::new().await;
     let wanted = bench.registry.probe_wanted();

@@ -189,10 +189,11 @@ impl Health {
         if matches!(finding.sign, Sign::Well(_)) && took > timeout / 2 {
             finding.sign = Sign::Ill(Ailment::Slow);
         }
-        if !matches!(finding.sign, Sign::Down(_))
-            && let Some(vitals) = (self.calls.of)(agent.id)
-        {
-            vitals.breaker.close();
+        if let Some(vitals) = (self.calls.of)(agent.id) {
+            match finding.sign {
+                Sign::Down(_) => vitals.breaker.confirm(&self.registry.clock),
+                Sign::Well(_) | Sign::Ill(_) => vitals.breaker.close(),
+            }
         }
         Found { agent, endpoint: Some(endpoint), finding }
     }

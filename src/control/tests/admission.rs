@@ -97,17 +97,6 @@ async fn a_card_sent_as_a_form_by_curl_is_a_registration() {
 }
 
 #[tokio::test]
-async fn auditors_register_nothing_however_open_registration_is() {
-    let api = Api::new().await;
-    for registration in [Registration::Closed, Registration::Approval { max_pending: 9 }, Registration::Open] {
-        api.control.registry.set_registration(registration);
-        let refused = api.operator(Method::POST, "/api/agents", Some(&api.auditor), Some(json!({"name": "a"}))).await;
-        refused.is_problem(403);
-        assert!(refused.text.contains("auditors"), "{}", refused.text);
-    }
-}
-
-#[tokio::test]
 async fn nobody_but_its_owner_and_admins_changes_an_agent() {
     let api = Api::new().await;
     let (id, key) = api.agent("mine").await;

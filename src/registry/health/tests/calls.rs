@@ -48,13 +48,26 @@ async fn an_agent_whose_calls_fail_is_probed_soon() {
 }
 
 #[tokio::test]
+async fn a_probe_that_finds_nobody_confirms_what_one_caller_saw() {
+    let mut scene = Scene::new("https://a.example/x").await;
+    let vitals = called(&mut scene);
+    let clock = scene.bench.clock.clone();
+    let says = crate::vitals::Sign::SaysItFails { caller: 7, pause: None };
+    vitals.breaker.enter(&clock).expect("closed").tell(says, &clock);
+    assert_eq!(vitals.breaker.state(), BreakerState::Closed, "one caller alone is not believed");
+    scene.answer("https://a.example/x", Ok((503, "", None)));
+    scene.probed().await;
+    assert_eq!(vitals.breaker.state(), BreakerState::Open);
+}
+
+#[tokio::test]
 async fn a_probe_that_finds_the_agent_closes_its_breaker() {
     let mut scene = Scene::new("https://a.example/x").await;
     let vitals = called(&mut scene);
     let clock = scene.bench.clock.clone();
     for (status, state) in [(500, BreakerState::Open), (405, BreakerState::Closed)] {
         if let Ok(passage) = vitals.breaker.enter(&clock) {
-            passage.tell(crate::vitals::Sign::Fails(None), &clock);
+            passage.tell(crate::vitals::Sign::Fails, &clock);
         }
         scene.answer("https://a.example/x", Ok((status, "", None)));
         scene.probed().await;

@@ -237,7 +237,7 @@ async fn an_unchanged_card_is_asked_for_conditionally_and_rebuilds_nothing() {
     scene.probed().await;
     let reloads = scene.bench.reloads();
     let row = scene.probed().await;
-    assert_eq!(row.health, HealthStatus::Online);
+    assert_eq!((row.health, row.health_reason), (HealthStatus::Online, None));
     assert_eq!(row.card_json.as_deref(), Some(CARD.as_bytes()));
     assert_eq!(scene.bench.reloads(), reloads);
     let asked = scene.asked.lock().expect("lock");

@@ -9,6 +9,7 @@ use crate::registry::agents::AgentChanges;
 use crate::registry::connections::{NewConnection, Terms};
 use crate::registry::testing::{Bench, admin};
 use crate::registry::transition::Action;
+use crate::store::HealthChange;
 use crate::store::rows::HealthStatus;
 
 fn builder(bench: &Bench) -> Builder {
@@ -93,7 +94,8 @@ async fn change(bench: &Bench, what: u8, one: usize, other: usize) {
             let mut found = row.clone();
             found.health = HealthStatus::Online;
             found.card_json = Some(format!(r#"{{"name":"card {other}"}}"#).into_bytes());
-            bench.store.set_health(row, &found, bench.clock.wall(), None).await.expect("writes");
+            let change = HealthChange { probed: row.clone(), found, next: bench.clock.wall(), event: None };
+            bench.store.set_health(&[change]).await.expect("writes");
         }
         (10, ..) => {
             let used: Vec<_> = rows.keys.iter().map(|key| (key.id, bench.clock.wall())).collect();

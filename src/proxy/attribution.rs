@@ -10,12 +10,13 @@ use http::{HeaderMap, StatusCode, header};
 use super::upstream::UpstreamError;
 use crate::vitals::{Ailment, Shown, Sign};
 
-/// What the head of an answer shows. `own_credential`: the gateway showed one of its own, so that a 401 is not the caller's.
-pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap, own_credential: bool) -> (Shown, Sign) {
+/// What the head of an answer shows. `caller`: a number for who got it. `own_credential`: the gateway showed one of its own, so that a 401 is not the caller's.
+pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap, caller: u32, own_credential: bool) -> (Shown, Sign) {
     match status.as_u16() {
         401 if own_credential => (Shown::Unauthorized, Sign::Answers),
         // What stands in front of the agent says that nobody is there. An agent that asks for a pause says so as well.
-        502..=504 => (Shown::Silent(Ailment::ServerError), Sign::Fails(retry_after(headers))),
+        // It may also be what a caller sent that made it fail: one caller alone is not believed.
+        502..=504 => (Shown::Silent(Ailment::ServerError), Sign::SaysItFails { caller, pause: retry_after(headers) }),
         // It has no such method, version, variant or extension: what was asked for was wrong, or it is a loop of the caller's.
         501 | 505 | 506 | 508 | 510 => (Shown::Answered, Sign::Answers),
         500..=599 => (Shown::Erred(Ailment::ServerError), Sign::Answers),
@@ -31,11 +32,11 @@ pub(super) fn of_failure(error: &UpstreamError) -> (Shown, Sign) {
         UpstreamError::Dial(_, false) => Ailment::Unreachable,
         UpstreamError::Broken(_) => Ailment::BrokeOff,
     };
-    (Shown::Silent(ailment), Sign::Fails(None))
+    (Shown::Silent(ailment), Sign::Fails)
 }
 
 /// What it shows that the first byte did not come in time.
-pub(super) const SILENT: (Shown, Sign) = (Shown::Silent(Ailment::Timeout), Sign::Fails(None));
+pub(super) const SILENT: (Shown, Sign) = (Shown::Silent(Ailment::Timeout), Sign::Fails);
 
 /// Seconds only: dates are another clock's.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
 
     fn of(status: u16, own_credential: bool) -> (Shown, Sign) {
-        of_answer(StatusCode::from_u16(status).expect("a status"), &HeaderMap::new(), own_credential)
+        of_answer(StatusCode::from_u16(status).expect("a status"), &HeaderMap::new(), 7, own_credential)
     }
 
     #[test]
@@ -66,7 +67,8 @@ mod tests {
         assert_eq!(of(307, false), (Shown::Erred(Ailment::Redirects), Sign::Answers));
         assert_eq!(of(401, true), (Shown::Unauthorized, Sign::Answers));
         for status in [502, 503, 504] {
-            assert_eq!(of(status, false), (Shown::Silent(Ailment::ServerError), Sign::Fails(None)), "{status}");
+            let says = Sign::SaysItFails { caller: 7, pause: None };
+            assert_eq!(of(status, false), (Shown::Silent(Ailment::ServerError), says), "{status}");
         }
         let dial = |timeout| of_failure(&UpstreamError::Dial(String::new(), timeout)).0;
         assert_eq!((dial(true), dial(false)), (Shown::Silent(Ailment::Timeout), Shown::Silent(Ailment::Unreachable)));
@@ -76,8 +78,8 @@ mod tests {
     fn a_pause_the_agent_asks_for_is_read_in_seconds() {
         for (value, wait) in [("7", Some(7)), (" 0 ", Some(0)), ("-1", None), ("Fri, 31 Dec 1999 23:59:59 GMT", None)] {
             let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value.parse().expect("a value"))]);
-            let (_, sign) = of_answer(StatusCode::SERVICE_UNAVAILABLE, &headers, false);
-            assert_eq!(sign, Sign::Fails(wait.map(Duration::from_secs)), "{value}");
+            let (_, sign) = of_answer(StatusCode::SERVICE_UNAVAILABLE, &headers, 7, false);
+            assert_eq!(sign, Sign::SaysItFails { caller: 7, pause: wait.map(Duration::from_secs) }, "{value}");
         }
     }
 }

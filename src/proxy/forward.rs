@@ -1,6 +1,7 @@
 //! Steps 9 to 11: the call goes to the agent, its answer comes back, the record closes.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,11 +227,20 @@ fn shown(attempt: &Result<Response<Incoming>, Failure>, order: &Order<'_>) -> Op
         Ok(answer) => {
             let callers_own = order.target.pass_authorization && order.head.headers.contains_key(AGENT_AUTHORIZATION);
             let own = order.target.upstream_credential.is_some() && !callers_own;
-            Some(attribution::of_answer(answer.status(), answer.headers(), own))
+            Some(attribution::of_answer(answer.status(), answer.headers(), number(order), own))
         }
         Err(Failure::Upstream(error)) => Some(attribution::of_failure(error)),
         Err(Failure::Silent) => Some(attribution::SILENT),
         Err(Failure::Cut(_)) => None,
+    }
+}
+
+/// Tells callers apart, as far as one that is no longer alone matters: agents by id, others by address, IPv6 by /64.
+fn number(order: &Order<'_>) -> u32 {
+    match (order.caller.agent_id(), order.intent.client_ip.unwrap_or(order.peer.address)) {
+        (Some(id), _) => crc32fast::hash(id.as_bytes()),
+        (None, IpAddr::V4(address)) => crc32fast::hash(&address.octets()),
+        (None, IpAddr::V6(address)) => crc32fast::hash(&address.octets()[..8]),
     }
 }
 

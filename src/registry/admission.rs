@@ -105,3 +105,36 @@ pub(super) fn check_reason(reason: Option<&str>) -> Result<Option<String>, Regis
     let reason = reason.map(|text| check_text("reason", text, 500, true)).transpose()?;
     Ok(reason.filter(|text| !text.is_empty()))
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::registry::testing::admin;
+    use AdminState::{Active, Deleted, Disabled, Pending};
+
+    #[test]
+    fn owners_may_take_an_agent_out_of_service_and_operators_put_it_into_it() {
+        let owner = Actor::Agent(Uuid::nil());
+        for from in [Pending, Active, Disabled] {
+            for to in [Pending, Active, Disabled] {
+                assert!(check_state(&admin(), from, to).is_ok(), "{from:?} to {to:?}");
+                let may = from == to || (from, to) == (Active, Disabled);
+                assert_eq!(check_state(&owner, from, to).is_ok(), may, "{from:?} to {to:?}");
+            }
+            for who in [&owner, &admin()] {
+                let deleted = check_state(who, from, Deleted);
+                assert!(matches!(deleted, Err(RegistryError::Invalid { .. })), "deleting is more than a state");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reason_is_bounded_and_an_empty_one_is_none() {
+        let reason = |length: usize| check_reason(Some("x".repeat(length).as_str())).ok();
+        assert_eq!((reason(0), check_reason(None).ok()), (Some(None), Some(None)));
+        assert_eq!(reason(500), Some(Some("x".repeat(500))));
+        assert_eq!(reason(501), None);
+    }
+}

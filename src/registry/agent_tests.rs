@@ -45,6 +45,53 @@ async fn a_key_file_of_another_database_is_noticed_at_start() {
 }
 
 #[tokio::test]
+async fn each_kind_of_secret_is_held_against_the_key_file() {
+    let credential = UpstreamCredential { header: "X-Key".to_owned(), value: "a".to_owned() };
+    let shown = AgentChanges { upstream_credential: Some(Some(credential)), ..AgentChanges::default() };
+    for kind in ["next signing secret", "upstream credential"] {
+        let (bench, other) = (Bench::new().await, Bench::new().await);
+        let changes = AgentChanges { endpoint_url: Some(Some("https://a.example".to_owned())), ..named("a") };
+        let id = bench.registry.register(&admin(), changes).await.expect("registers").agent.id;
+        let reload: crate::registry::Reload = std::sync::Arc::new(|| Box::pin(async {}));
+        let vault = std::sync::Arc::clone(&other.registry.vault);
+        let mixed = Registry::new(bench.store.clone(), vault, bench.clock.clone(), Default::default(), reload);
+        if kind == "upstream credential" {
+            mixed.update_agent(&admin(), id, shown.clone()).await.expect("changes");
+        } else {
+            let minute = std::time::Duration::from_secs(60);
+            mixed.rotate_signing_secret(&admin(), id, minute).await.expect("rotates");
+        }
+        assert!(matches!(bench.registry.check_vault().await, Err(RegistryError::Vault(_))), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn auditors_register_nothing_however_open_registration_is() {
+    use super::super::Registration;
+    let bench = Bench::new().await;
+    let auditor = Actor::Operator { name: "auditor".to_owned(), role: crate::store::rows::OperatorRole::Auditor };
+    for registration in [Registration::Closed, Registration::Approval { max_pending: 9 }, Registration::Open] {
+        bench.registry.set_registration(registration);
+        let refused = bench.registry.register(&auditor, named("a")).await;
+        assert!(matches!(refused, Err(RegistryError::Forbidden(why)) if why.contains("auditors")));
+    }
+}
+
+#[tokio::test]
+async fn what_is_registered_is_probed_at_once_if_there_is_something_to_probe() {
+    let bench = Bench::new().await;
+    let wanted = bench.registry.probe_wanted();
+    bench.registry.set_registration(super::super::Registration::Approval { max_pending: 9 });
+    let at = |name: &str| AgentChanges { endpoint_url: Some(Some(format!("https://{name}.example"))), ..named(name) };
+    for (who, changes, probed) in
+        [(admin(), named("client"), false), (Actor::Anonymous, at("asks"), false), (admin(), at("agent"), true)]
+    {
+        bench.registry.register(&who, changes).await.expect("registers");
+        assert_eq!(futures_util::FutureExt::now_or_never(wanted.notified()).is_some(), probed);
+    }
+}
+
+#[tokio::test]
 async fn an_agent_cannot_collect_slugs_without_end() {
     let bench = Bench::new().await;
     let id = bench.registry.register(&admin(), named("first")).await.expect("registers").agent.id;

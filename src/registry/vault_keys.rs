@@ -193,5 +193,9 @@ mod tests {
         let names: Vec<PathBuf> =
             ["secrets.key", "secrets-2.key"].iter().map(|n| retired(&first.with_file_name(n))).collect();
         assert!(names.iter().all(|name| name.exists()));
+        let newest = first.with_file_name("secrets-3.key");
+        fs::rename(&newest, retired(&newest)).expect("renames");
+        let (file, before) = make(&first).expect("makes");
+        assert!(file.ends_with("secrets-4.key") && before.is_empty(), "{file:?}");
     }
 }

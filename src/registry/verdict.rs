@@ -223,6 +223,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_thousand_calls_did_before_does_not_hide_what_they_do_now() {
+        let mut verdict = new();
+        verdict.see(WELL);
+        assert_eq!(calls(&mut verdict, 10_000, 0, 0), Online);
+        assert_eq!(calls(&mut verdict, 50, 50, 0), Degraded);
+    }
+
+    #[test]
+    fn an_agent_is_looked_at_sooner_until_it_is_clear_how_it_is_doing() {
+        for (signs, unsettled) in [
+            (&[][..], true),
+            (&[WELL], false),
+            (&[WELL, DOWN], true),
+            (&[WELL, DOWN, WELL], true),
+            (&[WELL, DOWN, WELL, WELL], false),
+            (&[ILL], true),
+            (&[ILL, ILL], false),
+            (&[DOWN], true),
+        ] {
+            let mut verdict = new();
+            signs.iter().for_each(|sign| verdict.see(*sign));
+            assert_eq!(verdict.unsettled(), unsettled, "{signs:?}");
+        }
+    }
+
+    #[test]
     fn a_refused_credential_is_degraded_and_a_remark_of_the_probes_outlives_calls() {
         let mut verdict = new();
         verdict.see(Sign::Well(Some(Ailment::PostOnly)));

@@ -159,6 +159,11 @@ async fn release_slug(tx: &mut Tx, slug: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// What decides whether an agent is probed, where and when: once it is another, so is the turn.
+fn probed_by(row: &AgentRow) -> impl PartialEq {
+    (row.endpoint_url.clone(), row.card_url.clone(), row.health_interval_s, row.state)
+}
+
 impl Store {
     /// Adds an agent with its first key. `reclaim`: a slug that a deleted agent left behind may be taken over.
     ///
@@ -218,11 +223,11 @@ impl Store {
         let found =
             query("SELECT * FROM agents WHERE id = $1 AND state <> 'deleted'").bind(id).fetch_one(&mut tx).await?;
         let mut row = read(&found)?;
-        let interval = row.health_interval_s;
+        let before = row.clone();
         let event = change(&mut row)?;
         claim_slug(&mut tx, &row.slug, id).await?;
         bind(query(UPDATE), &row).execute(&mut tx).await?;
-        if row.health_interval_s != interval {
+        if probed_by(&row) != probed_by(&before) {
             // A statement of its own: one that sets the time of a probe changes nothing else, as the directory sees it.
             let now = query("UPDATE agents SET next_probe_at = NULL WHERE id = $1").bind(id);
             now.execute(&mut tx).await?;

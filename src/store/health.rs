@@ -1,33 +1,94 @@
 //! What probes and calls found of agents: health, cards, and when to look again.
 //!
-//! Promises that nothing is written of an agent that was moved meanwhile, and that what changes no answer and no call changes
-//! nothing the directory is built from.
+//! Promises that of those who share the database no two are given the same agent to probe at the same time, that nothing is
+//! written of an agent that was moved meanwhile, and that what changes no answer and no call changes nothing the directory is
+//! built from.
 
 use uuid::Uuid;
 
 use super::rows::{AdminEvent, AgentRow};
-use super::sql::query;
+use super::sql::{Tx, query};
 use super::{Store, StoreError, agents, columns, events};
 use crate::clock::Timestamp;
 
+/// What was found of one agent.
+#[derive(Clone, Debug)]
+pub struct HealthChange {
+    /// The agent as it was when it was looked at.
+    pub probed: AgentRow,
+    /// Its health, card, held card and skills from now on.
+    pub found: AgentRow,
+    /// When to look at it again.
+    pub next: Timestamp,
+    /// The event of a card that was held or let go.
+    pub event: Option<AdminEvent>,
+}
+
+async fn write(tx: &mut Tx, change: &HealthChange) -> Result<bool, StoreError> {
+    let HealthChange { probed, found, next, event } = change;
+    let held = |row: &AgentRow| row.held_card.as_ref().map(|held| held.json.clone());
+    let done = query(
+        "UPDATE agents SET health = $4, health_reason = $5, health_checked_at = $6, card = $7, card_fetched_at = $8, \
+         skills = CASE WHEN skills = $9 THEN $10 ELSE skills END, \
+         skill_terms = CASE WHEN skills = $9 THEN $11 ELSE skill_terms END, \
+         held_card = $12, held_card_at = $13, held_card_reason = $14, next_probe_at = $15 \
+         WHERE id = $1 AND endpoint_url IS NOT DISTINCT FROM $2 AND card_url IS NOT DISTINCT FROM $3 \
+         AND card IS NOT DISTINCT FROM $16 AND held_card IS NOT DISTINCT FROM $17 \
+         AND health_interval_s IS NOT DISTINCT FROM $18 AND state <> 'deleted'",
+    )
+    .bind(probed.id)
+    .bind(probed.endpoint_url.clone())
+    .bind(probed.card_url.clone())
+    .bind(found.health.as_str())
+    .bind(found.health_reason.clone())
+    .bind(found.health_checked_at)
+    .bind(found.card_json.clone())
+    .bind(found.card_fetched_at)
+    .bind(probed.skills_json.clone())
+    .bind(found.skills_json.clone())
+    .bind(super::search::skill_terms(&found.skills_json))
+    .bind(held(found))
+    .bind(found.held_card.as_ref().map(|held| held.at))
+    .bind(found.held_card.as_ref().map(|held| held.reason.clone()))
+    .bind(*next)
+    .bind(probed.card_json.clone())
+    .bind(held(probed))
+    .bind(probed.health_interval_s)
+    .execute(&mut *tx)
+    .await?;
+    let written = done > 0;
+    if let Some(event) = event.as_ref().filter(|_| written) {
+        events::write(tx, event).await?;
+    }
+    Ok(written)
+}
+
 impl Store {
-    /// Active agents with an endpoint that were never probed or whose time has come; at most `limit`, the longest waiting first.
+    /// Claims active agents with an endpoint that were never probed or whose time has come, the longest waiting first and at
+    /// most `limit`: nobody else is given them before `lease_until`, or before what was found of them is written.
     ///
     /// # Errors
-    /// When the database cannot be read.
-    pub async fn agents_to_probe(&self, now: Timestamp, limit: u32) -> Result<Vec<AgentRow>, StoreError> {
-        query(
-            "SELECT * FROM agents WHERE state = 'active' AND endpoint_url IS NOT NULL \
-             AND (health_checked_at IS NULL OR next_probe_at IS NULL OR next_probe_at <= $1) \
-             ORDER BY health_checked_at IS NOT NULL, next_probe_at, id LIMIT $2",
+    /// When the database cannot be written.
+    pub async fn claim_probes(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<AgentRow>, StoreError> {
+        let mut tx = self.begin().await?;
+        let claimed = query(
+            "UPDATE agents SET next_probe_at = $2 WHERE id IN (\
+             SELECT id FROM agents WHERE state = 'active' AND endpoint_url IS NOT NULL \
+             AND (next_probe_at IS NULL OR next_probe_at <= $1) \
+             ORDER BY next_probe_at NULLS FIRST LIMIT $3) RETURNING *",
         )
         .bind(now)
+        .bind(lease_until)
         .bind(limit)
-        .fetch_all(&self.reader)
-        .await?
-        .iter()
-        .map(agents::read)
-        .collect()
+        .fetch_all(&mut tx)
+        .await?;
+        tx.commit().await?;
+        claimed.iter().map(agents::read).collect()
     }
 
     /// The agents that were probed before and whose time came before `now`.
@@ -63,58 +124,19 @@ impl Store {
         tx.commit().await
     }
 
-    /// Writes what a probe of `probed` found: health, card, held card and skills as in `found`, when to probe `next`, and the
-    /// event of a card that was held or let go. Nothing is written when the agent's endpoint or card address, its
-    /// interval or either card was changed meanwhile; `false` then.
+    /// Writes what was found of agents, all of it in one transaction; which of them were written. Nothing is written of an
+    /// agent whose endpoint or card address, interval or either card was changed meanwhile.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn set_health(
-        &self,
-        probed: &AgentRow,
-        found: &AgentRow,
-        next: Timestamp,
-        event: Option<&AdminEvent>,
-    ) -> Result<bool, StoreError> {
-        let held = |row: &AgentRow| row.held_card.as_ref().map(|held| held.json.clone());
+    pub async fn set_health(&self, changes: &[HealthChange]) -> Result<Vec<bool>, StoreError> {
         let mut tx = self.begin().await?;
-        let done = query(
-            "UPDATE agents SET health = $4, health_reason = $5, health_checked_at = $6, card = $7, card_fetched_at = $8, \
-             skills = CASE WHEN skills = $9 THEN $10 ELSE skills END, \
-             skill_terms = CASE WHEN skills = $9 THEN $11 ELSE skill_terms END, \
-             held_card = $12, held_card_at = $13, held_card_reason = $14, next_probe_at = $15 \
-             WHERE id = $1 AND endpoint_url IS NOT DISTINCT FROM $2 AND card_url IS NOT DISTINCT FROM $3 \
-             AND card IS NOT DISTINCT FROM $16 AND held_card IS NOT DISTINCT FROM $17 \
-             AND health_interval_s IS NOT DISTINCT FROM $18 AND state <> 'deleted'",
-        )
-        .bind(probed.id)
-        .bind(probed.endpoint_url.clone())
-        .bind(probed.card_url.clone())
-        .bind(found.health.as_str())
-        .bind(found.health_reason.clone())
-        .bind(found.health_checked_at)
-        .bind(found.card_json.clone())
-        .bind(found.card_fetched_at)
-        .bind(probed.skills_json.clone())
-        .bind(found.skills_json.clone())
-        .bind(super::search::skill_terms(&found.skills_json))
-        .bind(held(found))
-        .bind(found.held_card.as_ref().map(|held| held.at))
-        .bind(found.held_card.as_ref().map(|held| held.reason.clone()))
-        .bind(next)
-        .bind(probed.card_json.clone())
-        .bind(held(probed))
-        .bind(probed.health_interval_s)
-        .execute(&mut tx)
-        .await?;
-        if done == 0 {
-            return Ok(false);
-        }
-        if let Some(event) = event {
-            events::write(&mut tx, event).await?;
+        let mut written = Vec::with_capacity(changes.len());
+        for change in changes {
+            written.push(write(&mut tx, change).await?);
         }
         tx.commit().await?;
-        Ok(true)
+        Ok(written)
     }
 
     /// Drops the held card of an agent, if it is the one with the digest, and remembers the digest: that content is not held

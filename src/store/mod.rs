@@ -41,6 +41,7 @@ pub use connections::ConnectionFilter;
 pub use copy::copy_sqlite;
 pub use error::StoreError;
 pub use events::{EventFilter, EventPage};
+pub use health::HealthChange;
 pub use nodes::{ChangeListener, NodeRow};
 pub use open::{PostgresOptions, PostgresOptionsError};
 pub use search::{AgentFilter, AgentPage};

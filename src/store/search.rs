@@ -190,6 +190,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::conformance::{agent, event, key};
+    use super::super::rows::ConnectionStatus;
     use super::*;
 
     /// What a look through every row finds.
@@ -212,7 +213,7 @@ mod tests {
         ids
     }
 
-    const TEXT: &str = "[aAbBäÄßİσΣ日本🚀%_\"'*(){}:^.\\ -]{0,12}";
+    const TEXT: &str = "[aAbBäÄßİσΣ日本🚀%_\"'*(){}:^.\\\\ -]{0,12}";
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
@@ -249,6 +250,20 @@ mod tests {
                 store.close().await;
             });
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_in_force_counts_for_both_sides() {
+        use crate::store::conformance::{added, connect};
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open_sqlite(&dir.path().join("gateway.db")).await.expect("opens");
+        let ids = [added(&store, "one").await.id, added(&store, "two").await.id, added(&store, "three").await.id];
+        connect(&store, ids[0], ids[1], ConnectionStatus::Connected).await;
+        connect(&store, ids[2], ids[0], ConnectionStatus::Connected).await;
+        connect(&store, ids[1], ids[2], ConnectionStatus::Paused).await;
+        let counts = store.connected_counts(&ids).await.expect("reads");
+        assert_eq!(ids.map(|id| counts[&id]), [2, 1, 1]);
+        store.close().await;
     }
 
     #[tokio::test]

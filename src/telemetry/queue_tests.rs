@@ -131,7 +131,13 @@ fn the_end_does_not_wait_for_a_reader_that_reads_no_more() {
     let (queue, hand) = queue(1 << 20);
     queue.put(b"one\n");
     hand.stuck();
-    queue.finish(Duration::from_millis(1));
+    let (ended, end) = mpsc::channel();
+    let ending = queue.clone();
+    thread::spawn(move || {
+        ending.finish(Duration::from_millis(1));
+        ended.send(()).expect("the test waits");
+    });
+    end.recv_timeout(PATIENCE).expect("the end comes although nobody reads");
     assert_eq!(*hand.read.lock().expect("no panic while it is held"), "");
 }
 

@@ -1,6 +1,6 @@
 //! The circuit breaker of one agent: calls to an agent that does not answer are refused for a while, at once and for nothing.
 //!
-//! Promises: only failures one after the other open it; while it is open, exactly one call at a time is let through to try, and
+//! Promises: only failures one after the other open it, and none that one caller alone saw and may have provoked; while it is open, exactly one call at a time is let through to try, and
 //! a trial that is dropped is given back; its whole state is one word, changed by compare-and-swap, so that no two workers can
 //! disagree about it. A closed breaker costs a call two relaxed loads. Knows no HTTP: who failed and how is its caller's judgement.
 
@@ -65,8 +65,36 @@ pub struct Refused {
 pub enum Sign {
     /// It answers.
     Answers,
-    /// It does not, and perhaps said for how long.
-    Fails(Option<Duration>),
+    /// It does not.
+    Fails,
+    /// It, or something in front of it, says that it does not. Perhaps this caller made it say so.
+    SaysItFails {
+        /// A number for the caller; others seldom have the same.
+        caller: u32,
+        /// For how long, if it said so.
+        pause: Option<Duration>,
+    },
+}
+
+/// Who saw the failures in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Witness {
+    /// Nobody yet.
+    None,
+    /// One caller, who may have provoked them.
+    One(u32),
+    /// Several, or the gateway itself.
+    Enough,
+}
+
+impl Witness {
+    fn and(self, caller: u32) -> Self {
+        match self {
+            Self::None => Self::One(caller),
+            Self::One(other) if other == caller => self,
+            Self::One(_) | Self::Enough => Self::Enough,
+        }
+    }
 }
 
 /// The breaker.
@@ -80,11 +108,11 @@ pub struct Breaker {
     refused: AtomicU64,
 }
 
-/// The word, taken apart: two bits of phase, eight of level, the rest a count or a time in milliseconds.
+/// The word, taken apart: two bits of phase, then eight of level and a time in milliseconds, or the witness and a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// After so many failures.
-    Closed { failures: u64 },
+    Closed { failures: u64, witness: Witness },
     /// For the n-th time in a row, until then.
     Open { level: u8, until: u64 },
     /// With a trial that counts as lost from then on: an agent that thinks for minutes must not keep all others out.
@@ -92,11 +120,20 @@ enum Phase {
 }
 
 const LOW: u64 = (1 << 54) - 1;
+/// The count has twenty bits: more than may be configured. The witness is above it.
+const COUNT: u64 = (1 << 20) - 1;
 
 impl Phase {
     fn pack(self) -> u64 {
         match self {
-            Self::Closed { failures } => failures & LOW,
+            Self::Closed { failures, witness } => {
+                let witness = match witness {
+                    Witness::None => 0,
+                    Witness::Enough => 1,
+                    Witness::One(caller) => 2 + u64::from(caller),
+                };
+                witness << 20 | failures.min(COUNT)
+            }
             Self::Open { level, until } => 1 << 62 | u64::from(level) << 54 | until & LOW,
             Self::Trying { level, until } => 2 << 62 | u64::from(level) << 54 | until & LOW,
         }
@@ -105,7 +142,14 @@ impl Phase {
     fn unpack(word: u64) -> Self {
         let (level, low) = ((word >> 54 & 0xff) as u8, word & LOW);
         match word >> 62 {
-            0 => Self::Closed { failures: low },
+            0 => {
+                let witness = match low >> 20 {
+                    0 => Witness::None,
+                    1 => Witness::Enough,
+                    caller => Witness::One((caller - 2) as u32),
+                };
+                Self::Closed { failures: low & COUNT, witness }
+            }
             1 => Self::Open { level, until: low },
             _ => Self::Trying { level, until: low },
         }
@@ -188,6 +232,28 @@ impl Breaker {
         }
     }
 
+    /// The gateway itself found that the agent does not answer: what a single caller saw was not of its making.
+    pub fn confirm(&self, clock: &Clock) {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while let Phase::Closed { failures: failures @ 1.., .. } = Phase::unpack(word) {
+            let next = self.failed(failures, Witness::Enough, None, clock);
+            match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return self.count(next),
+                Err(other) => word = other,
+            }
+        }
+    }
+
+    /// The word after so many failures in a row.
+    fn failed(&self, failures: u64, witness: Witness, hint: Option<Duration>, clock: &Clock) -> u64 {
+        let most = u64::from(self.settings.failures);
+        if most > 0 && failures >= most && witness == Witness::Enough {
+            self.open(0, hint, clock)
+        } else {
+            Phase::Closed { failures, witness }.pack()
+        }
+    }
+
     fn passage(self: &Arc<Self>, trial: Option<u64>) -> Passage {
         Passage { breaker: Arc::clone(self), trial }
     }
@@ -195,13 +261,12 @@ impl Breaker {
     /// What a call said that was let through while it was closed. Nothing, once it no longer is: such a call set out before.
     fn told(&self, sign: Sign, clock: &Clock) {
         let mut word = self.word.load(Ordering::Relaxed);
-        while let Phase::Closed { failures } = Phase::unpack(word) {
+        while let Phase::Closed { failures, witness } = Phase::unpack(word) {
             let next = match sign {
                 Sign::Answers if failures == 0 => return,
                 Sign::Answers => 0,
-                Sign::Fails(_) if self.settings.failures == 0 => return,
-                Sign::Fails(hint) if failures + 1 >= u64::from(self.settings.failures) => self.open(0, hint, clock),
-                Sign::Fails(_) => Phase::Closed { failures: failures + 1 }.pack(),
+                Sign::Fails => self.failed(failures + 1, Witness::Enough, None, clock),
+                Sign::SaysItFails { caller, pause } => self.failed(failures + 1, witness.and(caller), pause, clock),
             };
             match self.word.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return self.count(next),
@@ -215,7 +280,8 @@ impl Breaker {
         let Phase::Trying { level, .. } = Phase::unpack(trial) else { return };
         let next = match sign {
             Sign::Answers => 0,
-            Sign::Fails(hint) => self.open(level.saturating_add(1), hint, clock),
+            Sign::Fails => self.open(level.saturating_add(1), None, clock),
+            Sign::SaysItFails { pause, .. } => self.open(level.saturating_add(1), pause, clock),
         };
         if self.word.compare_exchange(trial, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             self.count(next);

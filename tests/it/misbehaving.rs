@@ -10,7 +10,7 @@ use trust_gateway::clock::{Clock, Timestamp};
 use crate::support::agent::{Agent, Conn};
 use crate::support::client::Answer;
 use crate::support::gateway::TestGateway;
-use crate::support::rpc;
+use crate::support::{rpc, within};
 
 /// One call to an agent that runs `script` once it has a POST; the answer and the row.
 async fn call<F, Fut>(script: F) -> (Answer, Value)
@@ -49,6 +49,36 @@ fn assert_refused(answer: &Answer, row: &Value, status: u16, outcome: &str) {
     assert!(answer.json()["error"]["code"].is_i64());
     assert_eq!((&row["outcome"], &row["status_code"]), (&json!(outcome), &json!(status)), "{row}");
     assert_eq!(row["decision"], "allowed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_caller_alone_cannot_have_the_others_refused() {
+    // Time stands still: no bucket fills, and the agent is probed once.
+    let clock = Clock::manual(Timestamp::parse("2026-01-01T00:00:00Z").expect("a time"));
+    let gateway = TestGateway::with(clock, |_| {}).await;
+    let agent = Agent::start(|mut conn| async move {
+        while let Some(request) = conn.request().await {
+            let work = request.request_line().starts_with("POST");
+            let status = if work { "503 Service Unavailable" } else { "405 Method Not Allowed" };
+            conn.json(status, &json!({})).await;
+        }
+    })
+    .await;
+    let target = gateway.register("odd", &agent).await;
+    let health = async || gateway.operated("GET", "/api/agents/odd", &json!({})).await["health_status"].clone();
+    within("it is probed", async { while health().await != "online" {} }).await;
+    let (one, two) = (gateway.register_client("one").await, gateway.register_client("two").await);
+    gateway.connect(&one, &target).await;
+    gateway.connect(&two, &target).await;
+    for n in 1..9 {
+        assert_eq!(gateway.call("odd", Some(&one.key), &rpc(n, "SendMessage")).await.status, 503);
+    }
+    assert_eq!(agent.calls().len(), 8, "all of them reached it");
+    for n in 1..3 {
+        assert_eq!(gateway.call("odd", Some(&two.key), &rpc(n, "SendMessage")).await.status, 503);
+    }
+    assert_eq!(agent.calls().len(), 9, "the other saw it too: now it is left alone");
+    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,20 +264,22 @@ async fn one_that_does_not_answer_is_left_alone_until_a_trial_finds_it_back() {
     })
     .await;
     let target = gateway.register("odd", &agent).await;
-    let caller = gateway.register_client("caller").await;
-    gateway.connect(&caller, &target).await;
-    let call = async || gateway.call("odd", Some(&caller.key), &rpc(5, "SendMessage")).await;
-    for _ in 0..5 {
-        assert_eq!(call().await.header("retry-after"), None);
+    let callers = [gateway.register_client("one").await, gateway.register_client("two").await];
+    for caller in &callers {
+        gateway.connect(caller, &target).await;
     }
-    let refused = call().await;
+    let call = async |n: usize| gateway.call("odd", Some(&callers[n % 2].key), &rpc(5, "SendMessage")).await;
+    for n in 0..5 {
+        assert_eq!(call(n).await.header("retry-after"), None);
+    }
+    let refused = call(5).await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{}", refused.text());
     let error = &refused.json()["error"];
     assert_eq!((&error["code"], &error["data"][0]["reason"]), (&json!(-32000), &json!("AGENT_UNAVAILABLE")));
     assert_eq!(agent.calls().len(), 5, "the sixth never came to the agent");
     well.store(true, Ordering::SeqCst);
     clock.advance(Duration::from_secs(1));
-    assert_eq!((call().await.status, call().await.status), (200, 200));
+    assert_eq!((call(0).await.status, call(1).await.status), (200, 200));
 
     let rows = gateway.rows_of(&target).await;
     let row = rows.iter().find(|row| row["reason"] == "circuit_open").expect("refusals have rows");

@@ -88,7 +88,7 @@ async fn an_open_breaker_shows() {
     let agent = directory.agent(Uuid::parse_str(&id).expect("an id")).expect("there");
     for _ in 0..agent.vitals.breaker.settings().failures {
         let passage = agent.vitals.breaker.enter(&api.bench.clock).expect("closed");
-        passage.tell(crate::vitals::Sign::Fails(None), &api.bench.clock);
+        passage.tell(crate::vitals::Sign::Fails, &api.bench.clock);
     }
     assert!(agent.vitals.breaker.enter(&api.bench.clock).is_err());
     let page = text().await;

@@ -77,6 +77,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         })
         .collect();
     let limits = Arc::new(Limits::new(clock.clone(), policy.load_full(), limit_secret, seeds));
+    limits.set_max_in_flight(super::reload::max_in_flight(&config));
 
     // The path of calls.
     let public_url = config.server.public_url.clone();
@@ -89,7 +90,10 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         policy: Arc::clone(&policy),
         clock: clock.clone(),
         settings: Arc::clone(&settings),
-        body_memory: proxy::BodyMemory::new(config.server.body_memory.as_usize()),
+        body_memory: proxy::BodyMemory::new(
+            config.server.body_memory.as_usize(),
+            config.server.body_memory_per_caller.as_usize(),
+        ),
         pseudonym: format!("trust-gateway-{}", &node_id.as_simple().to_string()[..12]),
     });
     let count = match config.server.workers {

@@ -40,6 +40,16 @@ pub(super) enum Draws {
     Reads,
 }
 
+impl Draws {
+    /// The bucket's name to callers.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Work => "calls",
+            Self::Reads => "reads",
+        }
+    }
+}
+
 /// What one caller has used and holds at one target.
 #[derive(Debug, Default)]
 pub(super) struct Account {
@@ -129,6 +139,16 @@ impl Account {
             let cell = new.shape(draws).carry(old.shape(draws), self.cell(draws), now.nanos);
             self.set_cell(draws, cell);
         }
+    }
+
+    /// Counts as used here what is used in `other`, which goes by other limits; nothing may be drawn from this one meanwhile.
+    pub(super) fn take_over(&self, other: &Self, old: &Bounds, new: &Bounds, now: Now) {
+        for draws in [Draws::Work, Draws::Reads] {
+            let cell = new.shape(draws).carry(old.shape(draws), other.cell(draws), now.nanos);
+            self.set_cell(draws, cell.max(self.cell(draws)));
+        }
+        // The day is in the upper half: a later one is more.
+        self.daily.fetch_max(other.daily.load(Ordering::Acquire), Ordering::AcqRel);
     }
 
     /// One step of governor's state store on one cell.

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::{Account, Draws, Now};
-use super::bounds::{AGENT_IN_FLIGHT, Bound, Bounds};
+use super::bounds::{AGENT_IN_FLIGHT, Bound, Bounds, GATEWAY_IN_FLIGHT};
 use super::bucket::{Level, Shape, Short};
+use super::gate::Gate;
 use super::headroom::{Headroom, Room, whole_seconds};
-use super::key::{Grain, LimitKey};
-use super::keyed::Keyed;
+use super::key::{Grain, LimitKey, Name};
+use super::keyed::{Found, Keyed};
 use super::permit::{Ask, Hold, Home, Permit, Places, Refused, RefusedKind};
 use crate::audit::record::{Charge, LimitLeft};
 
@@ -26,14 +27,17 @@ pub(super) struct Call<'a> {
     /// `None`: an operation that the policy gives away.
     pub(super) units: Option<NonZeroU32>,
     pub(super) now: Now,
-    pub(super) agent_limit: Option<u32>,
+    /// The gate of the gateway.
+    pub(super) gateway: &'a Arc<Gate>,
 }
 
 impl Call<'_> {
-    pub(super) fn admit_keyed(&self, keyed: &Arc<Keyed>, name: impl Fn(Grain) -> LimitKey) -> Result<Permit, Refused> {
-        let in_force = keyed.in_force();
-        let (key, taken) = keyed.enter(name, &in_force, self.now, |account| self.take(account, &in_force.bounds));
+    pub(super) fn admit_keyed(&self, keyed: &Arc<Keyed>, name_of: impl Fn(Grain) -> Name) -> Result<Permit, Refused> {
+        let table = keyed.table();
+        let (found, taken) =
+            keyed.enter(name_of, &table, self.now, |account, in_force| self.take(account, &in_force.bounds));
         let (places, day) = taken?;
+        let Found { key, in_force } = found;
         let hold = Hold { home: Home::Keyed(Arc::clone(keyed), key), places };
         self.settle(hold, day, key, &in_force.bounds, |units| in_force.draw(&key, self.draws, units, self.now))
     }
@@ -61,10 +65,16 @@ impl Call<'_> {
                 return Err(full(RefusedKind::Streams, bounds.streams.rule));
             }
         }
-        if !self.ask.agent.take(self.agent_limit) {
-            return Err(full(RefusedKind::AgentBusy, AGENT_IN_FLIGHT));
+        let gates = [
+            (self.ask.agent, RefusedKind::AgentBusy, AGENT_IN_FLIGHT),
+            (self.gateway, RefusedKind::GatewayBusy, GATEWAY_IN_FLIGHT),
+        ];
+        for ((gate, kind, rule), place) in gates.into_iter().zip(&mut places.through) {
+            *place = gate.enter();
+            if place.is_none() {
+                return Err(full(kind, rule));
+            }
         }
-        places.agent = Some(Arc::clone(self.ask.agent));
 
         let (Draws::Work, Some(units)) = (self.draws, self.units) else { return Ok(None) };
         let Bound { limit, rule } = bounds.daily;
@@ -85,11 +95,10 @@ impl Call<'_> {
                     rule,
                     kind: RefusedKind::Daily,
                     retry_after: wait.map(|wait| retry_after(wait.max(daily.ends_in(self.now.wall)))),
-                    headroom: Headroom {
-                        bucket: bucket
-                            .map(|shape| self.room(shape, shape.level(account.cell(self.draws), self.now.nanos))),
-                        day: room(daily),
-                    },
+                    headroom: self.headroom(
+                        bucket.map(|shape| self.room(shape, shape.level(account.cell(self.draws), self.now.nanos))),
+                        room(daily),
+                    ),
                 })
             }
         }
@@ -113,7 +122,7 @@ impl Call<'_> {
             // The day's units go back with the hold.
             let day =
                 day.map(|day| Room { remaining: day.remaining.saturating_add(units.get()).min(day.quota), ..day });
-            Refused { rule, kind: RefusedKind::Rate, retry_after, headroom: Headroom { bucket, day } }
+            Refused { rule, kind: RefusedKind::Rate, retry_after, headroom: self.headroom(bucket, day) }
         };
         let Some(shape) = shape else { return Err(refused(None, None)) };
         let level =
@@ -131,19 +140,19 @@ impl Call<'_> {
         Ok(Permit {
             units: charge.map_or(0, |charge| charge.units),
             charge,
-            headroom: Headroom { bucket: Some(bucket), day },
+            headroom: self.headroom(Some(bucket), day),
             nearest: nearest((rule, bucket), day.map(|day| (bounds.daily.rule, day))),
             rule,
             _hold: Some(hold),
         })
     }
 
+    fn headroom(&self, bucket: Option<Room>, day: Option<Room>) -> Headroom {
+        Headroom { bucket, day, cost: self.units.unwrap_or(NonZeroU32::MIN) }
+    }
+
     fn room(&self, shape: Shape, level: Level) -> Room {
-        let name = match self.draws {
-            Draws::Work => "calls",
-            Draws::Reads => "reads",
-        };
-        Room::bucket(name, shape, level)
+        Room::bucket(self.draws.name(), shape, level)
     }
 }
 

@@ -13,7 +13,9 @@ use super::token::NewToken;
 use super::vault::Purpose;
 use super::{Actor, Registry, RegistryError};
 use crate::store::StoreError;
-use crate::store::rows::{AdminEvent, AdminState, AgentRow, AgentTimeouts, HealthStatus, KeyRow, PushMode};
+use crate::store::rows::{
+    AdminEvent, AdminState, AgentLimits, AgentRow, AgentTimeouts, HealthStatus, KeyRow, PushMode,
+};
 
 /// An agent may have had this many slugs; each stays taken.
 const SLUGS_MAX: i64 = 10;
@@ -231,6 +233,7 @@ impl Registry {
             sign_large_bodies: false,
             http2: false,
             max_in_flight: None,
+            limits: AgentLimits::default(),
             timeouts: AgentTimeouts::default(),
             signing_secret: self.vault.seal(Purpose::SigningSecret, id, signing_secret.as_bytes())?,
             upstream_credential: None,

@@ -10,6 +10,7 @@ const SQLITE: &[(i64, &str, &str)] = &[
     (1, "registry", include_str!("../../migrations/sqlite/0001_registry.sql")),
     (2, "calls", include_str!("../../migrations/sqlite/0002_calls.sql")),
     (3, "control", include_str!("../../migrations/sqlite/0003_control.sql")),
+    (4, "limits", include_str!("../../migrations/sqlite/0004_limits.sql")),
 ];
 
 /// Applies what is missing.

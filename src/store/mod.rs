@@ -2,6 +2,7 @@
 //!
 //! One writing connection, several reading ones: SQLite allows one writer, and a queue of our own is kinder than its lock.
 
+mod agent_limits;
 mod agents;
 pub mod call_query;
 pub mod calls;

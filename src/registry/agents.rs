@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::admission::{self, Admission, check_reason, check_state};
+use super::agent_limits;
 use super::credential::UpstreamCredential;
 use super::health::INTERVALS;
 use super::names::{check_dialled_url, check_slug, check_subpath, check_text, check_url, slug_from};
@@ -45,6 +46,7 @@ pub struct AgentChanges {
     pub sign_large_bodies: Option<bool>,
     pub http2: Option<bool>,
     pub max_in_flight: Option<Option<u32>>,
+    pub limits: Option<AgentLimits>,
     pub health_interval_s: Option<Option<u32>>,
     pub timeouts: Option<AgentTimeouts>,
     pub upstream_credential: Option<Option<UpstreamCredential>>,
@@ -305,6 +307,9 @@ impl Registry {
             }
             row.max_in_flight = limit;
         }
+        if let Some(limits) = changes.limits {
+            agent_limits::apply(who, row, limits)?;
+        }
         if let Some(seconds) = changes.health_interval_s {
             if seconds.is_some_and(|seconds| !INTERVALS.contains(&seconds)) {
                 let (least, most) = INTERVALS.into_inner();
@@ -450,6 +455,7 @@ pub(super) fn snapshot(row: &AgentRow) -> Value {
         "auto_accept_connections": row.auto_accept_connections, "registered_by_operator": row.registered_by_operator,
         "push": row.push.as_str(), "pass_authorization": row.pass_authorization,
         "sign_large_bodies": row.sign_large_bodies, "http2": row.http2, "max_in_flight": row.max_in_flight,
+        "limits": row.limits,
         "timeouts": {
             "connect_ms": row.timeouts.connect_ms, "first_byte_ms": row.timeouts.first_byte_ms,
             "read_first_byte_ms": row.timeouts.read_first_byte_ms, "idle_ms": row.timeouts.idle_ms,

@@ -1,8 +1,12 @@
 //! The limits as a whole, on a clock that the tests move.
 
+mod gates;
+mod history;
 mod lasting;
 mod model;
+mod pressure;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -14,6 +18,7 @@ use super::*;
 use crate::a2a::Operation;
 use crate::audit::record::{Charge, LimitLeft};
 use crate::clock::Timestamp;
+use crate::store::rows::LevelLimits;
 
 const SECRET: [u8; 32] = [7; 32];
 const CONNECTION: Uuid = Uuid::from_u128(1);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use divan::{Bencher, black_box};
 use trust_gateway::a2a::Operation;
 use trust_gateway::clock::Clock;
-use trust_gateway::limit::{Abuse, AgentGate, Ask, Limits, Subject};
+use trust_gateway::limit::{Abuse, Ask, Gate, Limits, Subject};
 use trust_gateway::policy::Policy;
 use trust_gateway::store::rows::ConnectionLimits;
 use uuid::Uuid;
@@ -20,7 +20,7 @@ fn main() {
 }
 
 /// Limits so wide that they admit, or the default ones.
-fn limits(wide: bool) -> (Limits, Arc<AgentGate>) {
+fn limits(wide: bool) -> (Limits, Arc<Gate>) {
     let mut text = include_str!("../policies/default.toml").to_owned();
     if wide {
         text = text.replace("rate = \"300/min\", burst = 300", "rate = \"1000000/s\", burst = 1000000000");
@@ -29,7 +29,7 @@ fn limits(wide: bool) -> (Limits, Arc<AgentGate>) {
     }
     let policy = Policy::load(&text, "bench").expect("a valid policy");
     let limits = Limits::new(Clock::system(), Arc::new(policy), [7; 32], Vec::new());
-    let gate = limits.agent_gate(None, None);
+    let gate = Arc::new(Gate::new(1024));
     (limits, gate)
 }
 

@@ -25,7 +25,9 @@ use trust_gateway::policy::Policy;
 use trust_gateway::proxy::headers::{self, Hop};
 use trust_gateway::proxy::sign::{self, Statement};
 use trust_gateway::registry::vault::{Purpose, Vault};
-use trust_gateway::store::rows::{AdminState, AgentRow, AgentTimeouts, DirectoryRows, HealthStatus, KeyRow, PushMode};
+use trust_gateway::store::rows::{
+    AdminState, AgentLimits, AgentRow, AgentTimeouts, DirectoryRows, HealthStatus, KeyRow, PushMode,
+};
 use trust_gateway::trust::TrustLevel;
 use uuid::Uuid;
 
@@ -110,6 +112,7 @@ fn directory(keys: u128) -> Directory {
         sign_large_bodies: false,
         http2: false,
         max_in_flight: None,
+        limits: AgentLimits::default(),
         timeouts: AgentTimeouts::default(),
         signing_secret: vault.seal(Purpose::SigningSecret, AGENT, &[7; 32]).expect("sealed"),
         upstream_credential: None,

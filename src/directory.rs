@@ -22,9 +22,9 @@ use uuid::Uuid;
 
 use crate::a2a::OperationSet;
 use crate::clock::Timestamp;
-use crate::limit::{AgentGate, Direction};
+use crate::limit::{Direction, Gate};
 use crate::registry::network::NetworkRules;
-use crate::store::rows::{AdminState, ConnectionStatus, PushMode};
+use crate::store::rows::{AdminState, AgentLimits, ConnectionStatus, PushMode};
 use crate::vitals::Vitals;
 
 pub use build::{Builder, Defaults};
@@ -141,7 +141,9 @@ pub struct Agent {
     /// The card served for it.
     pub card: Option<Arc<ServedCard>>,
     /// Calls in flight to it.
-    pub gate: Arc<AgentGate>,
+    pub gate: Arc<Gate>,
+    /// Limits of its own, where it has any.
+    pub limits: Option<Arc<AgentLimits>>,
     /// How it is doing, and whether its breaker lets calls through.
     pub vitals: Arc<Vitals>,
     /// Its time limits.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The wire form of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Binding {
@@ -62,7 +64,7 @@ pub enum Effect {
 }
 
 /// An A2A operation, or [`Operation::Unknown`] for legacy and foreign methods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)] // the names are those of A2A 1.0
 pub enum Operation {
     SendMessage,
@@ -108,6 +110,12 @@ impl Operation {
             "GetExtendedAgentCard" | "agent/getAuthenticatedExtendedCard" => Self::GetExtendedAgentCard,
             _ => Self::Unknown,
         }
+    }
+
+    /// The operation with this v1.0 name, where calls of it reach agents.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(Self::from_method(name)).filter(|operation| operation.as_str() == name)
     }
 
     /// The v1.0 name, used in rows, metrics and messages.

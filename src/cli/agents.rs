@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::cards;
 use super::client::{path, query};
 use super::failure::Failure;
 use super::history;
 use super::session::{Session, contents, list, text};
 use super::table::{Fit, Table};
 use super::time::api_duration;
+use super::{agent_limits, cards};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Agents {
@@ -29,6 +29,8 @@ pub(super) enum Agents {
     Reject(WithReason),
     /// Change an agent.
     Update(Update),
+    /// Change what calls cost at an agent, and what each level's callers may do there (operators).
+    Limits(agent_limits::Asked),
     /// Take an agent out of service.
     Disable(Name),
     /// Put an agent back into service.
@@ -205,6 +207,7 @@ pub(super) async fn run(command: Agents, session: &Session) -> Result<(), Failur
             let answer = session.client.patch(&path(&["agents", &update.agent]), &Value::Object(body)).await?;
             session.done(&answer, &format!("{} is changed.", text(&answer.json["slug"])))
         }
+        Agents::Limits(asked) => agent_limits::run(asked, session).await,
         Agents::Probe(Name { agent }) => cards::probe(&agent, session).await,
         Agents::RotateSecret(asked) => rotate_secret(asked, session).await,
         Agents::Credential(command) => credential(command, session).await,
@@ -303,6 +306,7 @@ async fn show(agent: &str, session: &Session) -> Result<(), Failure> {
             ("call it at", text(&row["url"])),
             ("listens at", text(&row["endpoint_url"])),
             ("skills", skills(row)),
+            ("limits", if row["limits"].is_null() { String::new() } else { agent_limits::told(&row["limits"]) }),
             ("listed", text(&row["listed"])),
             ("auto-accept", text(&row["auto_accept_connections"])),
             ("card", if held { "a changed one is HELD".to_owned() } else { String::new() }),

@@ -6,10 +6,10 @@ use serde_json::{Map, Value, json};
 use super::client::{path, query};
 use super::failure::Failure;
 use super::history;
+use super::limits::{Amounts, limits_told, merged};
 use super::session::{Session, list, text};
 use super::table::{Fit, Table};
-use super::time::{When, api_duration, when};
-use crate::config::DurationText;
+use super::time::{When, when};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Connections {
@@ -108,22 +108,9 @@ pub(super) struct Change {
 pub(super) struct Limits {
     /// The connection: its id, or REQUESTER:TARGET.
     connection: String,
-    /// Calls in each period.
-    #[arg(long, value_name = "N")]
-    rate: Option<u32>,
-    /// How long a period is, such as 1m.
-    #[arg(long, value_name = "DURATION", value_parser = api_duration)]
-    period: Option<String>,
-    /// Calls at once.
-    #[arg(long, value_name = "N")]
-    burst: Option<u32>,
-    /// Calls in a day (UTC).
-    #[arg(long, value_name = "N")]
-    daily: Option<u32>,
-    /// Streams open at once.
-    #[arg(long, value_name = "N")]
-    streams: Option<u32>,
-    /// Back to the limits of the policy.
+    #[command(flatten)]
+    amounts: Amounts,
+    /// Back to the limits of the agent or the policy.
     #[arg(long, conflicts_with_all = ["rate", "period", "burst", "daily", "streams"])]
     clear: bool,
     /// Why; kept in the history.
@@ -296,23 +283,6 @@ async fn show(name: &str, session: &Session) -> Result<(), Failure> {
     )
 }
 
-/// `10 calls each 1min, burst 5`
-pub(super) fn limits_told(limits: &Value) -> String {
-    let number = |name: &str| limits[name].as_u64();
-    let period = number("period_ms").map(|ms| DurationText(std::time::Duration::from_millis(ms)).to_string());
-    let rate = match (number("rate"), period) {
-        (Some(rate), Some(period)) => Some(format!("{rate} calls each {period}")),
-        (Some(rate), None) => Some(format!("{rate} calls each period of the policy")),
-        (None, Some(period)) => Some(format!("the policy's rate each {period}")),
-        (None, None) => None,
-    };
-    let burst = number("burst").map(|n| format!("{n} at once"));
-    let daily = number("daily").map(|n| format!("{n} a day"));
-    let streams = number("streams").map(|n| format!("{n} streams"));
-    let told: Vec<String> = [rate, burst, daily, streams].into_iter().flatten().collect();
-    if told.is_empty() { "those of the policy".to_owned() } else { told.join(", ") }
-}
-
 /// The id of the connection that is meant.
 async fn find(name: &str, session: &Session) -> Result<String, Failure> {
     if uuid::Uuid::parse_str(name).is_ok() {
@@ -371,26 +341,14 @@ async fn act(action: &str, change: Change, session: &Session) -> Result<(), Fail
 
 async fn change_limits(asked: Limits, session: &Session) -> Result<(), Failure> {
     let id = find(&asked.connection, session).await?;
-    let mut limits = Map::new();
-    for (name, value) in
-        [("rate", asked.rate), ("burst", asked.burst), ("daily", asked.daily), ("streams", asked.streams)]
-    {
-        put(&mut limits, name, value.map(Value::from));
-    }
-    put(&mut limits, "period", asked.period.map(Value::from));
+    let limits = asked.amounts.members();
     let mut body = Map::new();
     if asked.clear {
         put(&mut body, "limits", Some(Value::Null));
     } else if !limits.is_empty() {
         // The API replaces all limits at once: those that are not named stay as they are.
         let current = session.client.get(&path(&["connections", &id])).await?.json;
-        let mut kept = current["limits"].as_object().cloned().unwrap_or_default();
-        if limits.contains_key("period") {
-            kept.remove("period_ms");
-        }
-        kept.retain(|_, value| !value.is_null());
-        kept.extend(limits);
-        put(&mut body, "limits", Some(Value::Object(kept)));
+        put(&mut body, "limits", Some(merged(&current["limits"], limits)));
     }
     asked.terms.fill(&mut body, session);
     if body.is_empty() {

@@ -3,9 +3,10 @@
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use super::agent_limits;
 use super::client::{path, query};
-use super::connections::limits_told;
 use super::failure::Failure;
+use super::limits::limits_told;
 use super::names::Names;
 use super::session::{Session, list, text};
 use super::table::{Fit, Table};
@@ -131,6 +132,7 @@ fn changed(before: &Value, after: &Value, session: &Session) -> String {
     let differing = new.iter().filter(|(name, value)| name.as_str() != "updated_at" && old.get(*name) != Some(*value));
     let shown = |(name, value): (&String, &Value)| match value {
         Value::Null => format!("{name}=none"),
+        value if name == "limits" && value["costs"].is_object() => format!("limits: {}", agent_limits::told(value)),
         value if name == "limits" => format!("limits: {}", limits_told(value)),
         value if name.ends_with("_at") => format!("{name}={}", session.time(value)),
         value => format!("{name}={}", text(value)),

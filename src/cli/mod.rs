@@ -3,6 +3,7 @@
 //! Failures go to standard error as one block, results to standard output; exit codes are in `failure`. Commands that work
 //! on a running gateway are clients of its HTTP API and know nothing else of it: one file for each noun.
 
+mod agent_limits;
 mod agents;
 mod ask;
 mod backup;
@@ -15,6 +16,7 @@ mod demo;
 mod failure;
 mod history;
 mod keys;
+mod limits;
 mod login;
 mod names;
 mod operators;

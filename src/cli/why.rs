@@ -75,7 +75,13 @@ pub(super) async fn why(id: &str, session: &Session) -> Result<(), Failure> {
 }
 
 fn next_step(call: &Value, caller: &str, target: &str) -> Option<String> {
+    // A limit that the agent itself brings along is changed there.
+    let by_agent =
+        call["policy_rule"].as_str().is_some_and(|rule| rule.starts_with("agent.") && rule != "agent.in_flight");
     Some(match call["reason"].as_str()? {
+        "rate_limited" | "quota_exhausted" | "too_many_streams" | "too_many_calls" if by_agent => {
+            format!("trust-gateway agents limits {target} --level {} --rate N --period 1m", text(&call["trust_level"]))
+        }
         "blocked" | "revoked" => format!("trust-gateway connections show {caller}:{target}"),
         "rate_limited" | "quota_exhausted" | "too_many_streams" if call["trust_level"] == "connected" => {
             format!("trust-gateway connections limits {caller}:{target} --rate N --period 1m")

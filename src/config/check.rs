@@ -114,6 +114,7 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
         ("server.max_header_bytes", server.max_header_bytes, Size(8 << 10), Size(1 << 20)),
         ("server.max_body", server.max_body, Size(1 << 10), Size(1 << 30)),
         ("server.body_memory", server.body_memory, server.max_body, Size(1 << 40)),
+        ("server.body_memory_per_caller", server.body_memory_per_caller, server.max_body, Size(1 << 40)),
         ("server.body_min_rate", server.body_min_rate, Size(0), Size(1 << 20)),
         ("audit.segment", config.audit.segment, Size(1 << 20), Size(1 << 30)),
     ];
@@ -126,6 +127,7 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
     let counts = [
         ("server.workers", server.workers, 0, 1024),
         ("server.max_connections", server.max_connections, 1, 10_000_000),
+        ("server.max_in_flight", server.max_in_flight, 1, 10_000_000),
         ("server.max_headers", server.max_headers, 16, 1024),
         ("upstream.max_in_flight", upstream.max_in_flight, 1, 1_000_000),
         ("agents.max_pending", config.agents.max_pending, 1, 100_000),

@@ -32,6 +32,8 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// How many connections may be open at once.
     pub max_connections: usize,
+    /// How many calls may be open at once, of all callers to all agents.
+    pub max_in_flight: usize,
     /// How long a connection may take to send the head of a request.
     pub header_timeout: Duration,
     /// The most bytes a request's head may have.
@@ -42,12 +44,16 @@ pub struct Server {
     pub max_body: Size,
     /// What all bodies being read or forwarded may take of memory.
     pub body_memory: Size,
+    /// What the bodies of one caller may take of it.
+    pub body_memory_per_caller: Size,
     /// The least a request's body must bring per second once `body_grace` is over; zero means no floor.
     pub body_min_rate: Size,
     /// How long a body may be slower than `body_min_rate`.
     pub body_grace: Duration,
     /// How long a caller may take nothing of an answer that waits for it.
     pub stall_timeout: Duration,
+    /// Whether answers tell what is left of limits in the older `X-RateLimit-*` fields, too.
+    pub x_ratelimit: bool,
     /// TLS on the public listener.
     pub tls: Tls,
 }
@@ -61,14 +67,17 @@ impl Default for Server {
             trusted_proxies: Vec::new(),
             drain_timeout: Duration::from_secs(30),
             max_connections: 20_000,
+            max_in_flight: 10_000,
             header_timeout: Duration::from_secs(10),
             max_header_bytes: Size(64 << 10),
             max_headers: 100,
             max_body: Size(10 << 20),
             body_memory: Size(512 << 20),
+            body_memory_per_caller: Size(64 << 20),
             body_min_rate: Size(1 << 10),
             body_grace: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
+            x_ratelimit: false,
             tls: Tls::default(),
         }
     }

@@ -56,14 +56,17 @@ pub(super) const SETTINGS: &[Setting] = settings! {
     Reload  server.trusted_proxies,
     Reload  server.drain_timeout,
     Restart server.max_connections,
+    Reload  server.max_in_flight,
     Restart server.header_timeout,
     Restart server.max_header_bytes,
     Restart server.max_headers,
     Restart server.max_body,
     Restart server.body_memory,
+    Restart server.body_memory_per_caller,
     Restart server.body_min_rate,
     Restart server.body_grace,
     Restart server.stall_timeout,
+    Reload  server.x_ratelimit,
     // Other files are taken at a reload; turning TLS on or off is not, see `Config::diff_reload`.
     Reload  server.tls.cert,
     Reload  server.tls.key,
@@ -199,7 +202,7 @@ mod tests {
     #[test]
     fn the_settings_that_take_a_reload_are_these() {
         let reload: Vec<_> = SETTINGS.iter().filter(|s| s.takes == Takes::Reload).map(|s| s.name).collect();
-        let expected = "server.trusted_proxies server.drain_timeout server.tls.cert server.tls.key server.tls.min_version \
+        let expected = "server.trusted_proxies server.drain_timeout server.max_in_flight server.x_ratelimit server.tls.cert server.tls.key server.tls.min_version \
             admin.tls.cert admin.tls.key admin.tls.min_version agents.registration agents.max_pending agents.allow_networks \
             upstream.connect upstream.first_byte upstream.read_first_byte upstream.idle upstream.max_in_flight \
             upstream.pass_accept_encoding breaker.failures breaker.min_open breaker.max_open policy.file log.level log.access";

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::agent_limits;
 use super::body::Members;
 use super::problem::Problem;
 use crate::registry::agents::AgentChanges;
@@ -38,6 +39,7 @@ pub(super) fn read(members: &Members, current: Option<&AgentRow>, public_url: &s
         sign_large_bodies: members.flag("sign_large_bodies")?,
         http2: members.flag("http2")?,
         max_in_flight: members.number("max_in_flight")?,
+        limits: agent_limits::read(members, current)?,
         health_interval_s: members.number("health_interval_s")?,
         timeouts: timeouts(members, current)?,
         upstream_credential: credential(members)?,

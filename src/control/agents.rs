@@ -18,6 +18,7 @@ use super::view;
 use super::who::Asked;
 use crate::clock::Timestamp;
 use crate::limit::Abuse;
+use crate::registry::agents::AgentChanges;
 use crate::registry::{Actor, Registration};
 use crate::store::rows::{AdminState, AgentRow, HealthStatus};
 use crate::store::{AgentFilter, AgentPage};
@@ -173,6 +174,15 @@ pub(super) async fn find(asked: Asked) -> Result<Response, Problem> {
     Ok(Json(FoundAgents { agents, total, query }).into_response())
 }
 
+/// What is to be registered or changed, as far as the policy in force allows it.
+fn form(asked: &Asked, current: Option<&AgentRow>) -> Result<AgentChanges, Problem> {
+    let changes = agent_form::read(&asked.members()?, current, &asked.control.public_url)?;
+    if let Some(limits) = &changes.limits {
+        asked.control.limits.check(limits).map_err(|problem| Problem::invalid("limits.costs", problem))?;
+    }
+    Ok(changes)
+}
+
 /// Registers an agent; key and signing secret are in the answer and are not shown again.
 #[utoipa::path(post, path = "/api/agents", operation_id = "create_agent", tag = "agents", security(()),
     request_body = AgentForm,
@@ -182,7 +192,7 @@ pub(super) async fn create(asked: Asked) -> Result<Response, Problem> {
     if !asked.who.is_operator() && asked.control.registry.registration() != Registration::Closed {
         asked.limited(Abuse::Registration)?;
     }
-    let changes = agent_form::read(&asked.members()?, None, &asked.control.public_url)?;
+    let changes = form(&asked, None)?;
     let made = asked.control.registry.register(&asked.who, changes).await?;
     let body = view::NewAgent {
         agent: view::agent(&made.agent, &Actor::Agent(made.agent.id), &asked.control.public_url, 0),
@@ -224,7 +234,7 @@ pub(super) async fn show(Path(name): Path<String>, asked: Asked) -> Result<Respo
 pub(super) async fn update(Path(name): Path<String>, asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
     let row = asked.visible_agent(&name).await?;
-    let changes = agent_form::read(&asked.members()?, Some(&row), &asked.control.public_url)?;
+    let changes = form(&asked, Some(&row))?;
     let row = asked.control.registry.update_agent(&asked.who, row.id, changes).await?;
     Ok(Json(shown(&asked, &row).await?).into_response())
 }

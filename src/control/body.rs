@@ -35,6 +35,11 @@ impl Members {
         self.0.get(name)
     }
 
+    /// The members' names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     fn said<T>(&self, name: &str, wanted: &str, read: impl FnOnce(&Value) -> Option<T>) -> Said<T> {
         match self.0.get(name) {
             None => Ok(None),

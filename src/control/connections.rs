@@ -70,13 +70,7 @@ fn terms(members: &Members) -> Result<Terms, Problem> {
     let limits = match members.object("limits")? {
         None => None,
         Some(None) => Some(ConnectionLimits::default()),
-        Some(Some(limits)) => Some(ConnectionLimits {
-            rate: limits.number("rate")?.flatten(),
-            period_ms: period(&limits)?,
-            burst: limits.number("burst")?.flatten(),
-            daily: limits.number("daily")?.flatten(),
-            streams: limits.number("streams")?.flatten(),
-        }),
+        Some(Some(members)) => Some(self::limits(&members)?),
     };
     let operations = match members.get("operations") {
         None => None,
@@ -89,6 +83,17 @@ fn terms(members: &Members) -> Result<Terms, Problem> {
     };
     let purpose = members.text("purpose")?;
     Ok(Terms { limits, ends_at: members.time("ends_at")?, operations, purpose, review_at: members.time("review_at")? })
+}
+
+/// Limits of a connection's own, or of an agent's.
+pub(super) fn limits(members: &Members) -> Result<ConnectionLimits, Problem> {
+    Ok(ConnectionLimits {
+        rate: members.number("rate")?.flatten(),
+        period_ms: period(members)?,
+        burst: members.number("burst")?.flatten(),
+        daily: members.number("daily")?.flatten(),
+        streams: members.number("streams")?.flatten(),
+    })
 }
 
 /// `period_ms`, or `period` as a duration.

@@ -48,6 +48,11 @@ pub(super) struct AgentForm {
     http2: Option<bool>,
     /// Calls in flight at once; null: the default.
     max_in_flight: Option<u32>,
+    /// Limits for its callers, by operators: `costs` (units by operation, such as `{"SendMessage": 5}`), and `connected`,
+    /// `verified` and `unverified`, each with `rate`, `period` or `period_ms`, `burst`, `daily`, `streams`, `in_flight`. Of these
+    /// four, those not sent stay; null: the policy's.
+    #[schema(value_type = Option<Object>)]
+    limits: Option<Value>,
     /// Seconds between two probes, from 10 to a week; null: the gateway's own interval.
     #[schema(minimum = 10, maximum = 604_800)]
     health_interval_s: Option<u32>,

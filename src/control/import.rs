@@ -172,7 +172,13 @@ fn agent(
     let changes =
         agent_form::read(&Members::of(said), None, public_url).map_err(|problem| problem.detail().to_owned())?;
     // Its state is decided here.
-    let changes = AgentChanges { state: None::<AdminState>, max_in_flight: None, upstream_credential: None, ..changes };
+    let changes = AgentChanges {
+        state: None::<AdminState>,
+        max_in_flight: None,
+        limits: None,
+        upstream_credential: None,
+        ..changes
+    };
     Ok(ImportedAgent { row: name, id, changes, created_at })
 }
 

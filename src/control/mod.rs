@@ -5,6 +5,7 @@
 //! agent is told to strangers. Holds no rules of its own but who sees what: those are the registry's.
 
 mod agent_form;
+mod agent_limits;
 mod agents;
 mod body;
 mod calls;

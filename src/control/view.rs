@@ -1,6 +1,7 @@
 //! What the API shows of a row, and to whom. Each shape is a type, so that the OpenAPI document cannot say anything else.
 
 mod agent;
+mod agent_limits;
 mod call;
 mod connection;
 mod operator;

@@ -49,6 +49,9 @@ impl FromRequest<Entry> for Asked {
         // Without a source all share one allowance.
         let source = head.extensions.get::<Source>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |source| source.0);
         let (who, key) = identify(&head.headers, source, entry).await?;
+        if matches!(who, Actor::Anonymous) {
+            entry.control.limits.abuse(source, Abuse::Api)?;
+        }
         let changes = !matches!(head.method, Method::GET | Method::HEAD);
         if changes && matches!(who, Actor::Operator { role: OperatorRole::Auditor, .. }) {
             return Err(Problem::forbidden("auditors change nothing: use an admin's token"));
@@ -89,10 +92,10 @@ async fn identify(headers: &HeaderMap, source: IpAddr, entry: &Entry) -> Result<
     let wrong = |why: CredentialError| match control.limits.abuse(source, Abuse::Credential) {
         _ if why == CredentialError::Disabled => Problem::forbidden("this agent is disabled: ask an operator"),
         Err(too_many) => Problem::from(too_many),
-        Ok(()) if why == CredentialError::Ambiguous => {
+        Ok(_) if why == CredentialError::Ambiguous => {
             Problem::bad_request("more than one credential: send Authorization or X-API-Key, once")
         }
-        Ok(()) => Problem::unauthorized(hint),
+        Ok(_) => Problem::unauthorized(hint),
     };
     let now = control.registry.clock().wall();
     match entry.door {
@@ -129,7 +132,7 @@ impl Asked {
 
     /// Counts what costs the asker nothing against where it comes from.
     pub(super) fn limited(&self, what: Abuse) -> Result<(), Problem> {
-        Ok(self.control.limits.abuse(self.source, what)?)
+        self.control.limits.abuse(self.source, what).map(|_| ()).map_err(Problem::from)
     }
 
     pub(super) fn members(&self) -> Result<Members, Problem> {

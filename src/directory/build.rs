@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{Agent, Connection, Directory, Endpoint, Key, LastUse, Map, ServedCard, Timeouts, pair};
 use crate::a2a::card::{self, CardFacts};
-use crate::limit::Limits;
+use crate::limit::{Gate, Limits};
 use crate::registry::credential::UpstreamCredential;
 use crate::registry::network::{AllowedNetworks, NetworkRules};
 use crate::registry::vault::{Purpose, Vault};
@@ -99,6 +99,9 @@ impl Builder {
                 next.slugs.entry(slug.as_str().into()).or_insert_with(|| Arc::clone(agent));
             }
         }
+        // Before anybody is decided about from the new snapshot.
+        let own = |agent: &Arc<Agent>| agent.limits.as_ref().map(|limits| (agent.id, Arc::clone(limits)));
+        self.limits.set_agents(next.agents.values().filter_map(own).collect());
         next.keys.extend(rows.keys.iter().filter_map(|row| key(row, &next.agents, previous)));
         next.key_ends = next.keys.values().map(|key| (key.id, key.expires_at)).collect();
         next.successors = next.keys.values().filter(|key| key.replaces_another).cloned().collect();
@@ -161,10 +164,8 @@ impl Builder {
             signing_key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
             upstream_credential,
             card,
-            gate: self.limits.agent_gate(
-                Some(row.max_in_flight.unwrap_or(self.defaults.max_in_flight)),
-                before.map(|agent| &agent.gate),
-            ),
+            gate: gate(row.max_in_flight.unwrap_or(self.defaults.max_in_flight), before),
+            limits: (!row.limits.is_empty()).then(|| Arc::new(row.limits.clone())),
             vitals,
             timeouts: timeouts(&row.timeouts, self.defaults.timeouts),
         })
@@ -249,6 +250,13 @@ fn key(row: &KeyRow, agents: &Map<Uuid, Arc<Agent>>, previous: &Directory) -> Op
     };
     let replaces_another = row.replaces.is_some();
     Some((row.digest, Arc::new(Key { id: row.id, agent, expires_at: row.expires_at, last_use, replaces_another })))
+}
+
+/// The gate before an agent; one that was there goes on counting.
+fn gate(most: u32, before: Option<&Arc<Agent>>) -> Arc<Gate> {
+    let Some(agent) = before else { return Arc::new(Gate::new(most)) };
+    agent.gate.set_most(most);
+    Arc::clone(&agent.gate)
 }
 
 fn timeouts(own: &AgentTimeouts, defaults: Timeouts) -> Timeouts {

@@ -69,6 +69,7 @@ impl Reloadable {
 
         let other_rules = self.policy.load().digest != policy.digest;
         self.limits.set_policy(Arc::clone(&policy));
+        self.limits.set_max_in_flight(max_in_flight(&next));
         self.policy.store(policy);
         self.settings.store(Arc::new(proxy_settings(&next)));
         self.networks.store(Arc::new(next.agents.allow_networks.clone()));
@@ -135,7 +136,13 @@ pub(super) fn proxy_settings(config: &Config) -> proxy::Settings {
             grace: config.server.body_grace,
         },
         pass_accept_encoding: config.upstream.pass_accept_encoding,
+        x_ratelimit: config.server.x_ratelimit,
     }
+}
+
+/// Calls open at once in the whole gateway.
+pub(super) fn max_in_flight(config: &Config) -> u32 {
+    u32::try_from(config.server.max_in_flight).unwrap_or(u32::MAX)
 }
 
 pub(super) fn builder(

@@ -97,6 +97,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         Some(node) => limits.shared_by(Arc::clone(node)),
         None => limits,
     });
+    limits.set_max_in_flight(super::reload::max_in_flight(&config));
 
     // The path of calls.
     let public_url = config.server.public_url.clone();
@@ -111,7 +112,10 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         policy: Arc::clone(&policy),
         clock: clock.clone(),
         settings: Arc::clone(&settings),
-        body_memory: proxy::BodyMemory::new(config.server.body_memory.as_usize()),
+        body_memory: proxy::BodyMemory::new(
+            config.server.body_memory.as_usize(),
+            config.server.body_memory_per_caller.as_usize(),
+        ),
         pseudonym: format!("trust-gateway-{}", &node_id.as_simple().to_string()[..12]),
     });
     let journal_config = JournalConfig {

@@ -48,6 +48,14 @@ impl Draws {
             Self::Reads => 2,
         }
     }
+
+    /// The bucket's name to callers.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Work => "calls",
+            Self::Reads => "reads",
+        }
+    }
 }
 
 /// What one caller has used and holds at one target.
@@ -173,6 +181,18 @@ impl Account {
             let cell = new.shape(draws).carry(old.shape(draws), self.cell(draws), now.nanos);
             self.set_cell(draws, cell);
         }
+    }
+
+    /// Counts as used here what is used in `other`, which goes by other limits; nothing may be drawn from this one meanwhile.
+    pub(super) fn take_over(&self, other: &Self, old: &Bounds, new: &Bounds, now: Now) {
+        for draws in [Draws::Work, Draws::Reads] {
+            let cell = new.shape(draws).carry(old.shape(draws), other.cell(draws), now.nanos);
+            self.set_cell(draws, cell.max(self.cell(draws)));
+        }
+        // The day is in the upper half: a later one is more.
+        self.daily.fetch_max(other.daily.load(Ordering::Acquire), Ordering::AcqRel);
+        // Where limits are shared, nobody knows of this name yet.
+        self.owed.store(u8::MAX, Ordering::Release);
     }
 
     /// One step of governor's state store on one cell.

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::{Account, Daily, Draws, Now};
-use super::bounds::{AGENT_IN_FLIGHT, Bound, Bounds};
+use super::bounds::{AGENT_IN_FLIGHT, Bound, Bounds, GATEWAY_IN_FLIGHT};
 use super::bucket::{Level, Parts, Shape, Short};
+use super::gate::Gate;
 use super::headroom::{Headroom, Room, whole_seconds};
-use super::key::{Grain, LimitKey};
-use super::keyed::Keyed;
+use super::key::{Grain, Name};
+use super::keyed::{Found, Keyed};
 use super::permit::{Ask, Hold, Home, Permit, Places, Refused, RefusedKind};
 use super::shared::Node;
 use crate::audit::record::{Charge, LimitLeft};
@@ -27,18 +28,21 @@ pub(super) struct Call<'a> {
     /// `None`: an operation that the policy gives away.
     pub(super) units: Option<NonZeroU32>,
     pub(super) now: Now,
-    pub(super) agent_limit: Option<u32>,
     /// Who else has to know; `None` where limits are this node's alone.
     pub(super) node: Option<&'a Arc<Node>>,
     /// For how many parts this node decides while it decides alone.
     pub(super) parts: Parts,
+    /// The gate of the gateway.
+    pub(super) gateway: &'a Arc<Gate>,
 }
 
 impl Call<'_> {
-    pub(super) fn admit_keyed(&self, keyed: &Arc<Keyed>, name: impl Fn(Grain) -> LimitKey) -> Result<Permit, Refused> {
-        let in_force = keyed.in_force();
-        let (key, taken) = keyed.enter(name, &in_force, self.now, |account| self.take(account, &in_force.bounds));
+    pub(super) fn admit_keyed(&self, keyed: &Arc<Keyed>, name_of: impl Fn(Grain) -> Name) -> Result<Permit, Refused> {
+        let table = keyed.table();
+        let (found, taken) =
+            keyed.enter(name_of, &table, self.now, |account, in_force| self.take(account, &in_force.bounds));
         let (places, day) = taken?;
+        let Found { key, in_force } = found;
         let hold = self.hold(Home::Keyed(Arc::clone(keyed), key), places);
         self.settle(hold, day, &in_force.bounds, |units| in_force.draw(&key, self.draws, units, self.now))
     }
@@ -90,10 +94,16 @@ impl Call<'_> {
                 return Err(full(RefusedKind::Streams, bounds.streams.rule));
             }
         }
-        if !self.ask.agent.take(self.agent_limit) {
-            return Err(full(RefusedKind::AgentBusy, AGENT_IN_FLIGHT));
+        let gates = [
+            (self.ask.agent, RefusedKind::AgentBusy, AGENT_IN_FLIGHT),
+            (self.gateway, RefusedKind::GatewayBusy, GATEWAY_IN_FLIGHT),
+        ];
+        for ((gate, kind, rule), place) in gates.into_iter().zip(&mut places.through) {
+            *place = gate.enter();
+            if place.is_none() {
+                return Err(full(kind, rule));
+            }
         }
-        places.agent = Some(Arc::clone(self.ask.agent));
         Ok(())
     }
 
@@ -127,10 +137,10 @@ impl Call<'_> {
             rule,
             kind: RefusedKind::Daily,
             retry_after: wait.map(|wait| retry_after(wait.max(daily.ends_in(self.now.wall)))),
-            headroom: Headroom {
-                bucket: bucket.map(|(shape, short)| self.room(shape, short.level)),
-                day: limit.map(|limit| self.day(limit, daily)),
-            },
+            headroom: self.headroom(
+                bucket.map(|(shape, short)| self.room(shape, short.level)),
+                limit.map(|limit| self.day(limit, daily)),
+            ),
         }
     }
 
@@ -147,7 +157,7 @@ impl Call<'_> {
         // The day's units go back with the hold.
         let given_back =
             |day: Room| Room { remaining: day.remaining.saturating_add(units.get()).min(day.quota), ..day };
-        let refused = |wait, bucket| rate(rule, wait, Headroom { bucket, day: day.map(given_back) });
+        let refused = |wait, bucket| rate(rule, wait, self.headroom(bucket, day.map(given_back)));
         let Some(shape) = shape else { return Err(refused(None, None)) };
         let drawn = match self.node {
             None => draw(units),
@@ -179,7 +189,7 @@ impl Call<'_> {
         Permit {
             units: charge.map_or(0, |charge| charge.units),
             charge,
-            headroom: Headroom { bucket: Some(room), day },
+            headroom: self.headroom(Some(room), day),
             nearest: nearest((rule, room), day.map(|day| (bounds.daily.rule, day))),
             rule,
             _hold: Some(hold),
@@ -187,11 +197,11 @@ impl Call<'_> {
     }
 
     pub(super) fn room(&self, shape: Shape, level: Level) -> Room {
-        let name = match self.draws {
-            Draws::Work => "calls",
-            Draws::Reads => "reads",
-        };
-        Room::bucket(name, shape, level)
+        Room::bucket(self.draws.name(), shape, level)
+    }
+
+    pub(super) fn headroom(&self, bucket: Option<Room>, day: Option<Room>) -> Headroom {
+        Headroom { bucket, day, cost: self.units.unwrap_or(NonZeroU32::MIN) }
     }
 
     /// What a quota that stands at `daily` has left for this node to give.

@@ -1,26 +1,31 @@
-//! The limits that apply to one kind of caller now, resolved from the policy and a connection's own limits.
+//! The limits that apply to one kind of caller now, resolved from the policy, the agent's own limits and the connection's.
 //!
-//! Numbers and the rule ids they are known by in rows; keeps no counts.
+//! Where several say something, the connection wins, then the agent, then the tier; rate and burst are one limit. Numbers and
+//! the rule ids they are known by in rows; keeps no counts.
 
 use std::num::NonZeroU32;
 
 use super::account::Draws;
 use super::bucket::Shape;
-use crate::policy::{Policy, Tier};
-use crate::store::rows::ConnectionLimits;
+use crate::policy::Policy;
+use crate::store::rows::{AgentLimits, ConnectionLimits, LevelLimits};
 use crate::trust::TrustLevel;
 
-/// The period of a connection's own rate where it names none, in milliseconds.
+/// The period of an own rate that names none, in milliseconds.
 const DEFAULT_PERIOD_MS: u64 = 60_000;
 
 /// The id of the rule that admits what costs nothing.
 pub(super) const FREE: &str = "free";
 /// The id of the rule by which an agent has as many calls as it may have.
 pub(super) const AGENT_IN_FLIGHT: &str = "agent.in_flight";
+/// The id of the rule by which the gateway has as many calls as it may have.
+pub(super) const GATEWAY_IN_FLIGHT: &str = "gateway.in_flight";
 /// The id of the rule on requests that cost no unit.
 pub(super) const ABUSE_SOURCE: &str = "abuse.source";
 /// The id of the rule on credentials that are not valid.
 pub(super) const ABUSE_CREDENTIALS: &str = "abuse.credentials";
+/// The id of the rule on what strangers ask of the API.
+pub(super) const ABUSE_API: &str = "abuse.api";
 
 /// A limit and the id of the rule it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +37,7 @@ pub(super) struct Bound<T> {
 /// The limits that apply to one kind of caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
-    /// `None`: a connection whose own rate is 0, nothing passes.
+    /// `None`: an own rate of 0, nothing passes.
     pub(super) work: Bound<Option<Shape>>,
     pub(super) reads: Bound<Shape>,
     pub(super) daily: Bound<Option<u32>>,
@@ -65,8 +70,20 @@ const UNVERIFIED: Rules = [
     "tier.unverified.in_flight",
 ];
 
+/// The rule ids of limits of an agent's or a connection's own: rate, daily, streams, in flight.
+type OwnRules = [&'static str; 4];
+
+const AGENT_CONNECTED: OwnRules =
+    ["agent.connected.rate", "agent.connected.daily", "agent.connected.streams", "agent.connected.in_flight"];
+const AGENT_VERIFIED: OwnRules =
+    ["agent.verified.rate", "agent.verified.daily", "agent.verified.streams", "agent.verified.in_flight"];
+const AGENT_UNVERIFIED: OwnRules =
+    ["agent.unverified.rate", "agent.unverified.daily", "agent.unverified.streams", "agent.unverified.in_flight"];
+const CONNECTION: OwnRules = ["connection.rate", "connection.daily", "connection.streams", "connection.in_flight"];
+
 impl Bounds {
-    fn of(tier: &Tier, [rate, reads, daily, streams, in_flight]: Rules) -> Self {
+    fn of(policy: &Policy, level: TrustLevel, [rate, reads, daily, streams, in_flight]: Rules) -> Self {
+        let tier = policy.tier(level).expect("every level but `Blocked` has a tier");
         Self {
             work: Bound { limit: Some(tier.work.into()), rule: rate },
             reads: Bound { limit: tier.reads.into(), rule: reads },
@@ -76,50 +93,69 @@ impl Bounds {
         }
     }
 
-    fn tier(policy: &Policy, level: TrustLevel) -> &Tier {
-        policy.tier(level).expect("every level but `Blocked` has a tier")
+    /// These limits with what `own` says in their place. An own rate without a burst admits one period's worth at once; without
+    /// a period it is per minute; an own burst without a rate refills as before.
+    fn with(mut self, own: &LevelLimits, [rate, daily, streams, in_flight]: OwnRules) -> Self {
+        let LevelLimits { shared, in_flight: places } = own;
+        let bucket = match (shared.rate, shared.burst) {
+            (None, None) => None,
+            (Some(calls), burst) => {
+                let nanos = shared.period_ms.unwrap_or(DEFAULT_PERIOD_MS).saturating_mul(1_000_000);
+                let interval = nanos.div_ceil(u64::from(calls.max(1)));
+                let burst = NonZeroU32::new(calls).and(NonZeroU32::new(burst.unwrap_or(calls)));
+                Some(burst.map(|burst| Shape::new(interval, burst)))
+            }
+            (None, Some(burst)) => {
+                let before = self.work.limit;
+                Some(before.zip(NonZeroU32::new(burst)).map(|(before, burst)| Shape::new(before.interval, burst)))
+            }
+        };
+        if let Some(limit) = bucket {
+            self.work = Bound { limit, rule: rate };
+        }
+        for (place, own, rule) in [
+            (&mut self.daily, shared.daily, daily),
+            (&mut self.streams, shared.streams, streams),
+            (&mut self.in_flight, *places, in_flight),
+        ] {
+            if own.is_some() {
+                *place = Bound { limit: own, rule };
+            }
+        }
+        self
     }
 
-    pub(super) fn verified(policy: &Policy) -> Self {
-        Self::of(Self::tier(policy, TrustLevel::Verified), VERIFIED)
+    pub(super) fn verified(policy: &Policy, agent: &AgentLimits) -> Self {
+        Self::of(policy, TrustLevel::Verified, VERIFIED).with(&agent.verified, AGENT_VERIFIED)
     }
 
-    pub(super) fn unverified(policy: &Policy) -> Self {
-        Self::of(Self::tier(policy, TrustLevel::Unverified), UNVERIFIED)
+    pub(super) fn unverified(policy: &Policy, agent: &AgentLimits) -> Self {
+        Self::of(policy, TrustLevel::Unverified, UNVERIFIED).with(&agent.unverified, AGENT_UNVERIFIED)
     }
 
-    /// A connection's limits: its own where it has any. An own rate without a burst admits one period's worth at once; without
-    /// a period it is per minute.
-    pub(super) fn connection(policy: &Policy, own: &ConnectionLimits) -> Self {
-        let tier = Self::tier(policy, TrustLevel::Connected);
-        let mut bounds = Self::of(tier, CONNECTED);
-        if own.rate.is_some() || own.burst.is_some() {
-            let (calls, interval) = match own.rate {
-                Some(calls) => {
-                    let nanos = own.period_ms.unwrap_or(DEFAULT_PERIOD_MS).saturating_mul(1_000_000);
-                    (NonZeroU32::new(calls), nanos.div_ceil(u64::from(calls.max(1))))
-                }
-                None => (Some(tier.work.burst), tier.work.rate.interval_nanos()),
-            };
-            let burst = own.burst.map_or(calls, NonZeroU32::new);
-            let shape = calls.and(burst).map(|burst| Shape::new(interval, burst));
-            bounds.work = Bound { limit: shape, rule: "connection.rate" };
-        }
-        if own.daily.is_some() {
-            bounds.daily = Bound { limit: own.daily, rule: "connection.daily" };
-        }
-        if own.streams.is_some() {
-            bounds.streams = Bound { limit: own.streams, rule: "connection.streams" };
-        }
-        bounds
+    pub(super) fn connection(policy: &Policy, agent: &AgentLimits, own: &ConnectionLimits) -> Self {
+        Self::of(policy, TrustLevel::Connected, CONNECTED)
+            .with(&agent.connected, AGENT_CONNECTED)
+            .with(&LevelLimits { shared: *own, in_flight: None }, CONNECTION)
     }
 
     /// What a network source may ask for that costs no unit. The second bucket is for credentials that are not valid.
-    pub(super) fn source(policy: &Policy) -> Self {
-        let none = Bound { limit: None, rule: ABUSE_SOURCE };
+    pub(super) fn source(policy: &Policy, _: &AgentLimits) -> Self {
+        let abuse = &policy.abuse;
+        Self::buckets((abuse.source.into(), ABUSE_SOURCE), (abuse.credentials.into(), ABUSE_CREDENTIALS))
+    }
+
+    /// What strangers may ask of the API.
+    pub(super) fn api(policy: &Policy, _: &AgentLimits) -> Self {
+        let api = (policy.abuse.api.into(), ABUSE_API);
+        Self::buckets(api, api)
+    }
+
+    fn buckets(work: (Shape, &'static str), reads: (Shape, &'static str)) -> Self {
+        let none = Bound { limit: None, rule: work.1 };
         Self {
-            work: Bound { limit: Some(policy.abuse.source.into()), rule: ABUSE_SOURCE },
-            reads: Bound { limit: policy.abuse.credentials.into(), rule: ABUSE_CREDENTIALS },
+            work: Bound { limit: Some(work.0), rule: work.1 },
+            reads: Bound { limit: reads.0, rule: reads.1 },
             daily: none,
             streams: none,
             in_flight: none,
@@ -145,7 +181,7 @@ mod tests {
     use super::*;
 
     fn connection(own: ConnectionLimits) -> Bounds {
-        Bounds::connection(&Policy::default(), &own)
+        Bounds::connection(&Policy::default(), &AgentLimits::default(), &own)
     }
 
     fn shape(bounds: &Bounds) -> (u64, u32) {
@@ -174,6 +210,38 @@ mod tests {
         assert_eq!(shape(&connection(own)), (300_000_000_000, 2));
         let own = ConnectionLimits { burst: Some(10), ..Default::default() };
         assert_eq!(shape(&connection(own)), (200_000_000, 10));
+    }
+
+    #[test]
+    fn the_connection_wins_over_the_agent_and_the_agent_over_the_tier() {
+        let mut agent = AgentLimits::default();
+        agent.connected.shared =
+            ConnectionLimits { rate: Some(60), burst: Some(9), daily: Some(50), ..Default::default() };
+        agent.connected.in_flight = Some(2);
+        agent.verified.shared.streams = Some(1);
+        agent.unverified.shared.burst = Some(3);
+        let policy = Policy::default();
+
+        let own = ConnectionLimits { burst: Some(4), streams: Some(7), ..Default::default() };
+        let bounds = Bounds::connection(&policy, &agent, &own);
+        assert_eq!(shape(&bounds), (1_000_000_000, 4), "the agent's rate, the connection's burst");
+        let rules =
+            [bounds.work.rule, bounds.daily.rule, bounds.streams.rule, bounds.in_flight.rule, bounds.reads.rule];
+        let expected = [
+            "connection.rate",
+            "agent.connected.daily",
+            "connection.streams",
+            "agent.connected.in_flight",
+            "tier.connected.reads",
+        ];
+        assert_eq!(rules, expected);
+        let bounds = Bounds::connection(&policy, &agent, &ConnectionLimits::default());
+        assert_eq!((shape(&bounds), bounds.work.rule), ((1_000_000_000, 9), "agent.connected.rate"));
+
+        let bounds = Bounds::verified(&policy, &agent);
+        assert_eq!(bounds.streams, Bound { limit: Some(1), rule: "agent.verified.streams" });
+        assert_eq!((shape(&bounds), bounds.work.rule), ((60_000_000_000, 1), "tier.verified.rate"));
+        assert_eq!(shape(&Bounds::unverified(&policy, &agent)), (300_000_000_000, 3));
     }
 
     #[test]

@@ -1,29 +1,21 @@
-//! What lives with the directory's entries: the buckets of one direction of a connection, and the gate before an agent.
-//!
-//! Both hold their counts directly, so that a call of a connected caller looks nothing up.
+//! The buckets of one direction of a connection. They hold their counts directly, so that a call of a connected caller looks
+//! nothing up.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
+use uuid::Uuid;
 
-use super::account::{Account, Draws, Now, take_slot};
+use super::account::{Account, Draws, Now};
 use super::bounds::Bounds;
 use super::bucket::{Level, Limiter, Short, draw, limiter};
+use super::edition::Edition;
 use super::key::LimitKey;
 use super::seed::Seed;
 use crate::clock::Clock;
-use crate::policy::Policy;
 use crate::store::rows::ConnectionLimits;
-
-/// A policy and its place in the order of reloads.
-#[derive(Debug)]
-pub(super) struct Edition {
-    pub(super) generation: u64,
-    pub(super) policy: Arc<Policy>,
-}
 
 /// One bucket of one account, as governor finds it.
 #[derive(Debug)]
@@ -79,6 +71,8 @@ impl InForce {
 #[derive(Debug)]
 pub struct Direction {
     pub(super) key: LimitKey,
+    /// The agent that is called.
+    pub(super) towards: Uuid,
     pub(super) account: Arc<Account>,
     in_force: RwLock<InForce>,
     clock: Clock,
@@ -87,17 +81,18 @@ pub struct Direction {
 impl Direction {
     pub(super) fn new(
         key: LimitKey,
+        towards: Uuid,
         edition: &Edition,
         own: ConnectionLimits,
         seed: Option<&Seed>,
         clock: &Clock,
     ) -> Self {
-        let bounds = Bounds::connection(&edition.policy, &own);
+        let bounds = Bounds::connection(&edition.policy, edition.of_agent(towards), &own);
         let account = seed
             .map_or_else(Account::default, |seed| Account::seeded(seed, bounds.shape(Draws::Work), Now::read(clock)));
         let account = Arc::new(account);
         let in_force = RwLock::new(InForce::new(edition, own, bounds, &account, clock));
-        Self { key, account, in_force, clock: clock.clone() }
+        Self { key, towards, account, in_force, clock: clock.clone() }
     }
 
     /// What applies under `edition`; hold it from the first look at the account to the last draw.
@@ -120,45 +115,12 @@ impl Direction {
         if own == in_force.own && in_force.generation >= edition.generation {
             return;
         }
-        let bounds = Bounds::connection(&edition.policy, &own);
+        let bounds = Bounds::connection(&edition.policy, edition.of_agent(self.towards), &own);
         if bounds == in_force.bounds {
             (in_force.own, in_force.generation) = (own, edition.generation);
             return;
         }
         self.account.carry(&in_force.bounds, &bounds, Now::read(&self.clock));
         *in_force = InForce::new(edition, own, bounds, &self.account, &self.clock);
-    }
-}
-
-/// The gate before one agent: how many calls it has, whoever made them.
-#[derive(Debug)]
-pub struct AgentGate {
-    in_flight: AtomicU32,
-    /// The registration's own limit; `u32::MAX` for none.
-    own: AtomicU32,
-}
-
-impl AgentGate {
-    pub(super) fn new(max_in_flight: Option<u32>) -> Self {
-        Self { in_flight: AtomicU32::new(0), own: AtomicU32::new(max_in_flight.unwrap_or(u32::MAX)) }
-    }
-
-    pub(super) fn set_own(&self, max_in_flight: Option<u32>) {
-        self.own.store(max_in_flight.unwrap_or(u32::MAX), Ordering::Release);
-    }
-
-    /// Calls in flight now.
-    #[must_use]
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Acquire)
-    }
-
-    pub(super) fn take(&self, otherwise: Option<u32>) -> bool {
-        let own = self.own.load(Ordering::Acquire);
-        take_slot(&self.in_flight, if own == u32::MAX { otherwise } else { Some(own) })
-    }
-
-    pub(super) fn give_back(&self) {
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }

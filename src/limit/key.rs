@@ -11,6 +11,13 @@ use uuid::Uuid;
 /// Names one limit.
 pub type LimitKey = [u8; 16];
 
+/// An account's name, and the agent whose own limits hold for it; none where it is for several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) key: LimitKey,
+    pub(super) agent: Option<Uuid>,
+}
+
 /// How closely an account looks: the finest there is room for is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Grain {
@@ -54,19 +61,22 @@ impl LimitNamer {
     /// An anonymous caller at one target: IPv6 by /64, IPv4 as it is, also where it comes wrapped in IPv6.
     #[must_use]
     pub fn anonymous(&self, target: Uuid, source: IpAddr) -> LimitKey {
-        self.anonymous_at(Grain::Fine, target, source)
+        self.anonymous_at(Grain::Fine, target, source).key
     }
 
-    pub(super) fn verified_at(&self, grain: Grain, caller: Uuid, target: Uuid) -> LimitKey {
+    pub(super) fn verified_at(&self, grain: Grain, caller: Uuid, target: Uuid) -> Name {
         match grain {
-            Grain::Fine => self.verified(caller, target),
+            Grain::Fine => Name { key: self.verified(caller, target), agent: Some(target) },
             // Callers are registered, so there are never too many of these.
-            Grain::Coarse | Grain::Rest => self.name(b"verified anywhere", &caller.into_bytes(), &[0; 16]),
+            Grain::Coarse | Grain::Rest => {
+                Name { key: self.name(b"verified anywhere", &caller.into_bytes(), &[0; 16]), agent: None }
+            }
         }
     }
 
-    pub(super) fn anonymous_at(&self, grain: Grain, target: Uuid, source: IpAddr) -> LimitKey {
-        self.name(b"anonymous", &target.into_bytes(), &source_key(grain, source))
+    pub(super) fn anonymous_at(&self, grain: Grain, target: Uuid, source: IpAddr) -> Name {
+        let key = self.name(b"anonymous", &target.into_bytes(), &source_key_at(grain, source));
+        Name { key, agent: Some(target) }
     }
 
     fn name(&self, kind: &[u8], first: &[u8; 16], second: &[u8; 16]) -> LimitKey {
@@ -82,8 +92,19 @@ impl LimitNamer {
     }
 }
 
-/// The plain name of a network source, for limits that never leave memory.
-pub(super) fn source_key(grain: Grain, source: IpAddr) -> LimitKey {
+/// A network source by itself, whatever it asks for.
+pub(super) fn source_at(grain: Grain, source: IpAddr) -> Name {
+    Name { key: source_key_at(grain, source), agent: None }
+}
+
+/// The plain name of a network source: an IPv4 address, an IPv6 /64.
+#[must_use]
+pub fn source_key(source: IpAddr) -> LimitKey {
+    source_key_at(Grain::Fine, source)
+}
+
+/// The same of any grain, for limits that never leave memory.
+fn source_key_at(grain: Grain, source: IpAddr) -> LimitKey {
     let (kept, kind): (&[u8], u8) = match (source.to_canonical(), grain) {
         (IpAddr::V4(v4), Grain::Fine) => (&v4.octets(), 1),
         (IpAddr::V4(v4), Grain::Coarse) => (&v4.octets()[..3], 2),
@@ -127,12 +148,12 @@ mod tests {
 
     #[test]
     fn a_coarser_name_is_shared_by_neighbours_only() {
-        let coarse = |text| source_key(Grain::Coarse, ip(text));
+        let coarse = |text| source_key_at(Grain::Coarse, ip(text));
         assert_eq!(coarse("192.0.2.1"), coarse("192.0.2.200"));
         assert_ne!(coarse("192.0.2.1"), coarse("192.0.3.1"));
-        assert_ne!(coarse("192.0.2.1"), source_key(Grain::Fine, ip("192.0.2.0")));
+        assert_ne!(coarse("192.0.2.1"), source_key_at(Grain::Fine, ip("192.0.2.0")));
         assert_eq!(coarse("2001:db8:1:2::1"), coarse("2001:db8:1:ffff::1"));
         assert_ne!(coarse("2001:db8:1::1"), coarse("2001:db8:2::1"));
-        assert_eq!(source_key(Grain::Rest, ip("192.0.2.1")), source_key(Grain::Rest, ip("2001:db8::1")));
+        assert_eq!(source_key_at(Grain::Rest, ip("192.0.2.1")), source_key_at(Grain::Rest, ip("2001:db8::1")));
     }
 }

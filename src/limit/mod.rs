@@ -13,6 +13,8 @@ mod admit;
 mod bounds;
 mod bucket;
 mod direction;
+mod edition;
+mod gate;
 mod headroom;
 mod key;
 mod keyed;
@@ -29,25 +31,27 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use uuid::Uuid;
 
-use crate::a2a::Effect;
+use crate::a2a::{Effect, Operation};
 use crate::clock::Clock;
 use crate::policy::Policy;
-use crate::store::rows::ConnectionLimits;
+use crate::store::rows::{AgentLimits, ConnectionLimits};
 
 use account::{Account, Draws, Now, Slots};
 use admit::{Call, retry_after};
-use bounds::Bounds;
+use bounds::{Bound, Bounds};
 use bucket::Parts;
-use direction::Edition;
-use key::{Grain, source_key};
-use keyed::Keyed;
+use edition::Edition;
+use key::{Grain, Name, source_at};
+use keyed::{Keyed, Resolve};
 use permit::Home;
 use seed::Seeds;
 use shared::Node;
 
-pub use direction::{AgentGate, Direction};
+pub use direction::Direction;
+pub use edition::OwnLimits;
+pub use gate::Gate;
 pub use headroom::{Headroom, Left, Room};
-pub use key::{LimitKey, LimitNamer};
+pub use key::{LimitKey, LimitNamer, source_key};
 pub use permit::{Abuse, Ask, Permit, Refused, RefusedKind, Subject};
 pub use seed::{Seed, seeds_from};
 
@@ -60,11 +64,14 @@ pub struct Limits {
     clock: Clock,
     namer: LimitNamer,
     edition: ArcSwap<Edition>,
-    /// Held while a policy is put in force, so that two reloads cannot cross.
-    reloading: Mutex<()>,
+    /// Held while an edition is put in force, so that two changes cannot cross.
+    changing: Mutex<()>,
+    /// Before the whole gateway.
+    gate: Arc<Gate>,
     verified: Arc<Keyed>,
     anonymous: Arc<Keyed>,
     sources: Keyed,
+    strangers: Keyed,
     /// Every direction with anything to remember, also while no directory has it: a connection that is paused and resumed
     /// goes on from where it was.
     directions: DashMap<LimitKey, Arc<Direction>, RandomState>,
@@ -77,15 +84,25 @@ impl Limits {
     /// Limits that go on from `seeds`; `secret` names limits across restarts.
     #[must_use]
     pub fn new(clock: Clock, policy: Arc<Policy>, secret: [u8; 32], seeds: Vec<Seed>) -> Self {
+        Self::with_key_cap(clock, policy, secret, seeds, DEFAULT_KEY_CAP)
+    }
+
+    /// The same with room for `cap` keys in each map. Beyond it, new anonymous callers share a limit with their network (/24,
+    /// /48), then with every other newcomer; new verified ones share one over all their targets.
+    #[must_use]
+    pub fn with_key_cap(clock: Clock, policy: Arc<Policy>, secret: [u8; 32], seeds: Vec<Seed>, cap: usize) -> Self {
         let seeds = Arc::new(Seeds::new(seeds));
-        let keyed = |bounds| Keyed::new(bounds, DEFAULT_KEY_CAP, Arc::clone(&seeds), clock.clone());
+        let edition = Edition { generation: 0, policy, agents: Arc::default() };
+        let keyed = |resolve: Resolve| Keyed::new(resolve, &edition, cap, Arc::clone(&seeds), clock.clone());
         Self {
-            verified: Arc::new(keyed(Bounds::verified(&policy))),
-            anonymous: Arc::new(keyed(Bounds::unverified(&policy))),
-            sources: keyed(Bounds::source(&policy)),
+            verified: Arc::new(keyed(Bounds::verified)),
+            anonymous: Arc::new(keyed(Bounds::unverified)),
+            sources: keyed(Bounds::source),
+            strangers: keyed(Bounds::api),
             namer: LimitNamer::new(secret),
-            edition: ArcSwap::from_pointee(Edition { generation: 0, policy }),
-            reloading: Mutex::new(()),
+            edition: ArcSwap::from_pointee(edition),
+            changing: Mutex::new(()),
+            gate: Arc::new(Gate::new(u32::MAX)),
             directions: DashMap::default(),
             clock,
             seeds,
@@ -100,17 +117,9 @@ impl Limits {
         self
     }
 
-    /// The same with room for `cap` keys in each map. Beyond it, new anonymous callers share a limit with their network (/24,
-    /// /48), then with every other newcomer; new verified ones share one over all their targets.
-    #[must_use]
-    pub fn with_key_cap(mut self, cap: usize) -> Self {
-        let policy = self.policy();
-        let keyed = |bounds| Keyed::new(bounds, cap, Arc::clone(&self.seeds), self.clock.clone());
-        let sources = keyed(Bounds::source(&policy));
-        let verified = Arc::new(keyed(Bounds::verified(&policy)));
-        let anonymous = Arc::new(keyed(Bounds::unverified(&policy)));
-        (self.verified, self.anonymous, self.sources) = (verified, anonymous, sources);
-        self
+    /// How many calls the gateway may have open at once.
+    pub fn set_max_in_flight(&self, most: u32) {
+        self.gate.set_most(most);
     }
 
     /// The policy in force.
@@ -121,13 +130,37 @@ impl Limits {
 
     /// Puts another policy in force. Where limits change, what was used stays used and nobody gets a fresh burst.
     pub fn set_policy(&self, policy: Arc<Policy>) {
-        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
-        let generation = self.edition.load().generation + 1;
-        // Directions follow by themselves when they are next asked.
-        self.edition.store(Arc::new(Edition { generation, policy: Arc::clone(&policy) }));
-        self.verified.retune(Bounds::verified(&policy));
-        self.anonymous.retune(Bounds::unverified(&policy));
-        self.sources.retune(Bounds::source(&policy));
+        self.change(|now| Edition { generation: now.generation + 1, policy, agents: Arc::clone(&now.agents) });
+    }
+
+    /// Puts the agents' own limits in force, in place of those before; the same promise holds.
+    pub fn set_agents(&self, agents: OwnLimits) {
+        if *self.edition.load().agents == agents {
+            return;
+        }
+        let agents = Arc::new(agents);
+        self.change(|now| Edition { generation: now.generation + 1, policy: Arc::clone(&now.policy), agents });
+    }
+
+    /// Whether an agent may have these limits of its own under the policy in force.
+    ///
+    /// # Errors
+    /// What could never work, and what to write instead.
+    pub fn check(&self, own: &AgentLimits) -> Result<(), String> {
+        self.edition.load().check(own)
+    }
+
+    fn change(&self, next: impl FnOnce(&Edition) -> Edition) {
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let edition = Arc::new(next(&self.edition.load()));
+        self.edition.store(Arc::clone(&edition));
+        // At once, not when they are next asked: until then they would refill as before.
+        for direction in &self.directions {
+            direction.retune(&edition, None);
+        }
+        for keyed in [&*self.verified, &*self.anonymous, &self.sources, &self.strangers] {
+            keyed.retune(&edition);
+        }
     }
 
     /// The limits of one direction of a connection: the calls towards the agent `towards`. Asked for with every new directory;
@@ -147,25 +180,12 @@ impl Limits {
         let direction = known.unwrap_or_else(|| {
             let open = || {
                 let seed = self.seeds.take(&key);
-                Arc::new(Direction::new(key, &edition, *own, seed.as_ref(), &self.clock))
+                Arc::new(Direction::new(key, towards, &edition, *own, seed.as_ref(), &self.clock))
             };
             Arc::clone(&self.directions.entry(key).or_insert_with(open))
         });
         direction.retune(&edition, Some(own));
         direction
-    }
-
-    /// The gate before one agent, with its registration's own limit; `None` is the policy's. Asked for with every new
-    /// directory: `previous` goes on counting.
-    #[must_use]
-    pub fn agent_gate(&self, max_in_flight: Option<u32>, previous: Option<&Arc<AgentGate>>) -> Arc<AgentGate> {
-        match previous {
-            Some(gate) => {
-                gate.set_own(max_in_flight);
-                Arc::clone(gate)
-            }
-            None => Arc::new(AgentGate::new(max_in_flight)),
-        }
     }
 
     /// May this call pass now?
@@ -196,7 +216,7 @@ impl Limits {
 
     /// What is asked for, in units and places; `None`: it costs nothing.
     fn call<'a>(&'a self, ask: &'a Ask<'a>, edition: &Edition) -> Option<Call<'a>> {
-        let (effect, units) = edition.policy.units(ask.operation);
+        let (effect, units) = edition.cost(ask.subject.target(), ask.operation);
         let draws = match effect {
             Effect::Free => return None,
             Effect::Work => Draws::Work,
@@ -207,44 +227,53 @@ impl Limits {
             draws,
             units: NonZeroU32::new(units),
             now: Now::read(&self.clock),
-            agent_limit: edition.policy.agents.in_flight,
+            gateway: &self.gate,
             node: self.node.as_ref(),
             parts: self.node.as_ref().map_or(Parts::WHOLE, |node| node.parts()),
         })
     }
 
-    /// Counts a request that costs no unit against the network source it came from.
+    /// Counts a request that costs no unit against the network source it came from; yields what that has left.
     ///
     /// # Errors
     /// When the source asked too often.
-    pub fn abuse(&self, source: IpAddr, what: Abuse) -> Result<(), Refused> {
-        let (draws, name) = match what {
-            Abuse::Card | Abuse::NotFound | Abuse::Envelope => (Draws::Work, "requests"),
-            Abuse::Credential | Abuse::Registration => (Draws::Reads, "credentials"),
+    pub fn abuse(&self, source: IpAddr, what: Abuse) -> Result<Headroom, Refused> {
+        let (keyed, draws, name) = match what {
+            Abuse::Card | Abuse::NotFound | Abuse::Envelope => (&self.sources, Draws::Work, "requests"),
+            Abuse::Credential | Abuse::Registration => (&self.sources, Draws::Reads, "credentials"),
+            Abuse::Api => (&self.strangers, Draws::Work, "requests"),
         };
         let now = Now::read(&self.clock);
-        let in_force = self.sources.in_force();
-        let (key, ()) = self.sources.enter(|grain| source_key(grain, source), &in_force, now, |_| ());
-        in_force.draw(&key, draws, NonZeroU32::MIN, now).map(|_| ()).map_err(|short| Refused {
-            rule: in_force.bounds.bucket(draws).rule,
-            kind: RefusedKind::Abuse,
-            retry_after: short.wait.map(retry_after),
-            headroom: Headroom {
-                bucket: Some(Room::bucket(name, in_force.bounds.shape(draws), short.level)),
-                day: None,
-            },
-        })
+        let table = keyed.table();
+        let (found, ()) = keyed.enter(|grain| source_at(grain, source), &table, now, |_, _| ());
+        let bounds = &found.in_force.bounds;
+        let headroom =
+            |level| Headroom { bucket: Some(Room::bucket(name, bounds.shape(draws), level)), ..Headroom::default() };
+        match found.in_force.draw(&found.key, draws, NonZeroU32::MIN, now) {
+            Ok(level) => Ok(headroom(level)),
+            Err(short) => Err(Refused {
+                rule: bounds.bucket(draws).rule,
+                kind: RefusedKind::Abuse,
+                retry_after: short.wait.map(retry_after),
+                headroom: headroom(short.level),
+            }),
+        }
     }
 
-    /// What `subject` has left for work, without taking any of it.
+    /// What `subject` has left for calls of `operation`, without taking any of it.
     #[must_use]
-    pub fn headroom(&self, subject: &Subject<'_>) -> Headroom {
-        self.look(subject, |account, bounds, now| Headroom {
-            bucket: bounds
-                .work
-                .limit
-                .map(|shape| Room::bucket("calls", shape, shape.level(account.cell(Draws::Work), now.nanos))),
-            day: bounds.daily.limit.map(|limit| Room::day(limit, account.daily(now.day()), now.wall)),
+    pub fn headroom(&self, subject: &Subject<'_>, operation: Operation) -> Headroom {
+        let (effect, units) = self.edition.load().cost(subject.target(), operation);
+        let draws = if effect == Effect::Read { Draws::Reads } else { Draws::Work };
+        self.look(subject, |account, bounds, now| {
+            let bucket = bounds.bucket(draws).limit;
+            let day = bounds.daily.limit.filter(|_| draws == Draws::Work);
+            Headroom {
+                bucket: bucket
+                    .map(|shape| Room::bucket(draws.name(), shape, shape.level(account.cell(draws), now.nanos))),
+                day: day.map(|limit| Room::day(limit, account.daily(now.day()), now.wall)),
+                cost: NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN),
+            }
         })
     }
 
@@ -252,27 +281,26 @@ impl Limits {
     #[must_use]
     pub fn left(&self, subject: &Subject<'_>) -> Vec<Left> {
         self.look(subject, |account, bounds, now| {
-            let bucket = |name, draws| match bounds.bucket(draws).limit {
-                Some(shape) => {
-                    let room = Room::bucket(name, shape, shape.level(account.cell(draws), now.nanos));
-                    Left::of(name, room.quota, room.remaining, Some(room.reset))
+            let bucket = |name, draws| match bounds.bucket(draws) {
+                Bound { limit: Some(shape), rule } => {
+                    let level = shape.level(account.cell(draws), now.nanos);
+                    Left::of_room(name, rule, Room::bucket(name, shape, level))
                 }
                 // Closed: waiting does not help.
-                None => Left::of(name, 0, 0, None),
+                Bound { limit: None, rule } => Left::of_places(name, rule, 0, 0),
             };
             let day = bounds.daily.limit.map(|limit| {
-                let room = Room::day(limit, account.daily(now.day()), now.wall);
-                Left::of("daily", limit, room.remaining, Some(room.reset))
+                Left::of_room("daily", bounds.daily.rule, Room::day(limit, account.daily(now.day()), now.wall))
             });
-            let slots = |name, limit: Option<u32>, taken: u32| {
-                limit.map(|limit| Left::of(name, limit, limit.saturating_sub(taken), None))
+            let places = |name, bound: Bound<Option<u32>>, taken| {
+                bound.limit.map(|limit| Left::of_places(name, bound.rule, limit, taken))
             };
             [
                 Some(bucket("work", Draws::Work)),
                 Some(bucket("reads", Draws::Reads)),
                 day,
-                slots("streams", bounds.streams.limit, account.streams()),
-                slots("in_flight", bounds.in_flight.limit, account.in_flight()),
+                places("streams", bounds.streams, account.streams()),
+                places("in_flight", bounds.in_flight, account.in_flight()),
             ]
             .into_iter()
             .flatten()
@@ -283,10 +311,9 @@ impl Limits {
     /// Looks at the account of `subject` under the bounds in force.
     fn look<R>(&self, subject: &Subject<'_>, look: impl Fn(&Account, &Bounds, Now) -> R) -> R {
         let now = Now::read(&self.clock);
-        let look_keyed = |keyed: &Keyed, key: &dyn Fn(Grain) -> LimitKey| {
-            let in_force = keyed.in_force();
+        let look_keyed = |keyed: &Keyed, name_of: &dyn Fn(Grain) -> Name| {
             // A caller not met since the start may still have a past.
-            keyed.enter(key, &in_force, now, |account| look(account, &in_force.bounds, now)).1
+            keyed.enter(name_of, &keyed.table(), now, |account, in_force| look(account, &in_force.bounds, now)).1
         };
         match *subject {
             Subject::Connected(direction) => {
@@ -305,8 +332,7 @@ impl Limits {
     /// Visits every account that more than one node may know of, with its name and its limits.
     fn each_account(&self, mut visit: impl FnMut(LimitKey, &Account, &Bounds)) {
         for keyed in [&self.verified, &self.anonymous] {
-            let in_force = keyed.in_force();
-            keyed.each(|key, account| visit(key, account, &in_force.bounds));
+            keyed.each(&mut visit);
         }
         let edition = self.edition.load();
         for direction in &self.directions {
@@ -326,7 +352,7 @@ impl Limits {
     /// Forgets what says no more than a new account would; called every minute, not on a worker's thread.
     pub fn sweep(&self) {
         let now = Now::read(&self.clock);
-        for keyed in [&*self.verified, &*self.anonymous, &self.sources] {
+        for keyed in [&*self.verified, &*self.anonymous, &self.sources, &self.strangers] {
             keyed.sweep(now);
         }
         // Nobody can clone the last reference while its shard is locked.
@@ -337,7 +363,7 @@ impl Limits {
     /// How many keys are held: verified, anonymous, network sources.
     #[must_use]
     pub fn keys(&self) -> [usize; 3] {
-        [self.verified.len(), self.anonymous.len(), self.sources.len()]
+        [self.verified.len(), self.anonymous.len(), self.sources.len() + self.strangers.len()]
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::account::{Account, Slots};
-use super::direction::{AgentGate, Direction};
+use super::direction::Direction;
+use super::gate::{Gate, Through};
 use super::headroom::Headroom;
 use super::key::LimitKey;
 use super::keyed::Keyed;
@@ -38,6 +39,16 @@ pub enum Subject<'a> {
     },
 }
 
+impl Subject<'_> {
+    /// The agent that is called.
+    pub(super) fn target(&self) -> Uuid {
+        match self {
+            Self::Connected(direction) => direction.towards,
+            Self::Verified { target, .. } | Self::Anonymous { target, .. } => *target,
+        }
+    }
+}
+
 /// May this call pass now?
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
@@ -45,8 +56,8 @@ pub struct Ask<'a> {
     pub subject: Subject<'a>,
     /// What it does.
     pub operation: Operation,
-    /// The agent it goes to.
-    pub agent: &'a Arc<AgentGate>,
+    /// The gate of the agent it goes to.
+    pub agent: &'a Arc<Gate>,
 }
 
 /// What a network source asks for that costs no unit.
@@ -60,6 +71,8 @@ pub enum Abuse {
     Envelope,
     /// A credential that is not valid.
     Credential,
+    /// Something of the API, without a credential.
+    Api,
     /// To be registered, without being an operator.
     Registration,
 }
@@ -77,6 +90,8 @@ pub enum RefusedKind {
     InFlight,
     /// The agent has as many calls as it may have, whoever made them.
     AgentBusy,
+    /// The gateway has as many calls as it may have, whoever made them.
+    GatewayBusy,
     /// The network source asked too often for what costs nothing.
     Abuse,
 }
@@ -102,7 +117,7 @@ impl Refused {
         let room = match self.kind {
             RefusedKind::Rate | RefusedKind::Abuse => self.headroom.bucket,
             RefusedKind::Daily => self.headroom.day,
-            RefusedKind::Streams | RefusedKind::InFlight | RefusedKind::AgentBusy => None,
+            RefusedKind::Streams | RefusedKind::InFlight | RefusedKind::AgentBusy | RefusedKind::GatewayBusy => None,
         };
         LimitLeft { name: self.rule, left: room.map_or(0, |room| room.remaining) }
     }
@@ -114,7 +129,8 @@ pub(super) struct Places {
     /// How many streams were open once this one was.
     pub(super) stream: Option<Slots>,
     pub(super) in_flight: bool,
-    pub(super) agent: Option<Arc<AgentGate>>,
+    /// Places behind the gates of the agent and of the gateway.
+    pub(super) through: [Option<Through>; 2],
     /// The day and the units taken from it, until the call is admitted and they are spent.
     pub(super) daily: Option<(u32, u32)>,
 }
@@ -128,9 +144,7 @@ impl Places {
         if let Some((day, units)) = self.daily.take() {
             account.give_daily_back(day, units);
         }
-        if let Some(agent) = self.agent.take() {
-            agent.give_back();
-        }
+        self.through = [None, None];
         // Last: while it is taken, the account cannot be swept away.
         if std::mem::take(&mut self.in_flight) {
             account.give_in_flight_back();

@@ -16,7 +16,7 @@ use toml::Spanned;
 use crate::a2a::{Effect, Operation, OperationSet};
 use crate::trust::TrustLevel;
 
-pub use tier::{AbuseTier, AgentTier, Allowance, Tier};
+pub use tier::{AbuseTier, Allowance, Tier};
 
 /// The policy that is in force where no file replaces it.
 const DEFAULT: &str = include_str!("../../policies/default.toml");
@@ -57,8 +57,6 @@ pub struct Policy {
     pub digest: Box<str>,
     /// Whether callers without a credential are served at all.
     pub admit_anonymous: bool,
-    /// What an agent is given to do, whoever asks.
-    pub agents: AgentTier,
     /// What requests that cost no unit are limited to.
     pub abuse: AbuseTier,
     tiers: Tiers,
@@ -140,7 +138,6 @@ pub fn agreed(operation: Operation, agreed: Option<OperationSet>) -> Result<(), 
 struct File {
     admit_anonymous: bool,
     tiers: SpannedTiers,
-    agents: AgentTier,
     abuse: Spanned<AbuseTier>,
     #[serde(default)]
     operations: BTreeMap<String, Spanned<Cost>>,
@@ -196,7 +193,7 @@ impl Policy {
             }
         }
         let abuse = file.abuse.get_ref();
-        for (name, allowance) in [("source", abuse.source), ("credentials", abuse.credentials)] {
+        for (name, allowance) in [("source", abuse.source), ("credentials", abuse.credentials), ("api", abuse.api)] {
             check_fill(name, allowance).map_err(|message| mistake(file.abuse.span().start, message))?;
         }
 
@@ -230,7 +227,6 @@ impl Policy {
         Ok(Self {
             digest: short_digest(text),
             admit_anonymous: file.admit_anonymous,
-            agents: file.agents,
             abuse: *abuse,
             tiers: Tiers {
                 connected: *tiers[0].get_ref(),

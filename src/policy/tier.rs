@@ -47,15 +47,8 @@ pub struct AbuseTier {
     pub source: Allowance,
     /// Credentials that are not valid.
     pub credentials: Allowance,
-}
-
-/// What an agent is given to do, whoever asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AgentTier {
-    /// Calls open at once, unless its registration says otherwise.
-    #[serde(deserialize_with = "number_or_unlimited")]
-    pub in_flight: Option<u32>,
+    /// What is asked of the API without a credential.
+    pub api: Allowance,
 }
 
 fn number_or_unlimited<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {

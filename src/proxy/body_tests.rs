@@ -15,7 +15,7 @@ use crate::audit::drain::Drain;
 use crate::audit::journal::tests::journal;
 use crate::audit::journal::{Durability, Journal};
 use crate::clock::{Clock, Timestamp};
-use crate::limit::{Ask, Limits, Subject};
+use crate::limit::{Ask, Gate, Limits, Subject};
 use crate::policy::Policy;
 use crate::proxy::call::{Call, OpenCount};
 use crate::proxy::live::{Live, Parties, Tap};
@@ -29,6 +29,8 @@ struct Fixture {
     clock: Clock,
     journal: Journal,
     tap: Arc<Tap>,
+    /// Where the call has its place among those in flight.
+    gate: Arc<Gate>,
     _agent: DuplexStream,
 }
 
@@ -44,15 +46,16 @@ impl Fixture {
 
         let limits = Limits::new(clock.clone(), Arc::new(Policy::default()), [7; 32], Vec::new());
         let subject = Subject::Anonymous { target: Uuid::nil(), source: SOURCE };
-        let agent = limits.agent_gate(None, None);
-        let ask = Ask { subject, operation: Operation::SendMessage, agent: &agent };
+        let gate = Arc::new(Gate::new(1));
+        let ask = Ask { subject, operation: Operation::SendMessage, agent: &gate };
         let permit = limits.admit(&ask).expect("the first call passes");
         let mut call = Call::arrive(&clock, &worker, &Arc::default(), OpenCount::enter(&Arc::default()), SOURCE);
-        let (mut open, written) = call.open(permit).expect("the journal is sound");
+        let (mut open, written) = call.open(&permit).expect("the journal is sound");
         written.await.expect("the journal is sound");
         let entered = Arc::new(Live::default()).enter(
             call.intent.request_id,
             Parties { caller: None, credential: None, target: Uuid::nil(), connected_for: None },
+            permit,
         );
         let tap = Arc::clone(&entered.tap);
         open.entered = Some(entered);
@@ -63,7 +66,7 @@ impl Fixture {
         let farewell: Farewell = Box::new(|_| Some(Bytes::from_static(b"data: farewell\n\n")));
         let notice = Notice::Events(EventScanner::new());
         let answer = Answer::new(open, notice, length, Duration::from_secs(600), Some(farewell));
-        (Self { dir, clock, journal, tap, _agent: agent }, Box::new(answer))
+        (Self { dir, clock, journal, tap, gate, _agent: agent }, Box::new(answer))
     }
 
     /// The one row that the call became.
@@ -119,7 +122,9 @@ async fn a_stream_cut_before_its_first_event_ends_with_the_farewell_and_a_cut() 
 async fn a_cut_that_a_stalled_reader_never_saw_is_still_the_gateways_doing() {
     let (fixture, answer) = Fixture::new(STREAM).await;
     let body = answer.settle().await.expect("it flows");
+    assert_eq!(fixture.gate.in_flight(), 1);
     fixture.tap.cut(Cut::Draining);
+    assert_eq!(fixture.gate.in_flight(), 0, "its place is free although nobody has read that it is over");
     drop(body);
     let row = fixture.row().await;
     assert_eq!((row.outcome.as_str(), row.reason.as_deref()), ("interrupted", Some("draining")));

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use uuid::Uuid;
 
 use super::access::Facts;
+use super::holder::Holder;
 use super::live::Entered;
 use super::reason::Reason;
 use crate::a2a::{Binding, Noticed, Operation};
@@ -45,6 +46,9 @@ pub(super) struct Call {
     pub intent: Intent,
     /// Bytes of the body read so far.
     pub request_bytes: u64,
+    /// Whose limits it is held to, once that is known.
+    pub holder: Option<Holder>,
+    source: IpAddr,
     arrived: u64,
     clock: Clock,
     journal: Arc<WorkerJournal>,
@@ -92,6 +96,8 @@ impl Call {
                 charge: None,
             },
             request_bytes: 0,
+            holder: None,
+            source,
             arrived: clock.nanos(),
             clock: clock.clone(),
             journal: Arc::clone(journal),
@@ -99,6 +105,12 @@ impl Call {
             open: Some(open),
             decided: false,
         }
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub(super) fn source(&self) -> IpAddr {
+        self.source
     }
 
     /// Whether a record of it exists already.
@@ -152,7 +164,7 @@ impl Call {
     ///
     /// # Errors
     /// When the journal is down: the call must not be forwarded.
-    pub(super) fn open(&mut self, permit: Permit) -> Result<(OpenCall, Written), JournalDown> {
+    pub(super) fn open(&mut self, permit: &Permit) -> Result<(OpenCall, Written), JournalDown> {
         self.intent.decision = Decision::Allowed;
         self.intent.units = permit.units();
         self.intent.charge = permit.charge();
@@ -175,7 +187,6 @@ impl Call {
             clock: self.clock.clone(),
             noticed: Noticed::default(),
             agent_failed: false,
-            _permit: permit,
             entered: None,
             vitals: None,
             _open: self.open.take(),
@@ -214,7 +225,6 @@ pub struct OpenCall {
     meter: Arc<Meter>,
     arrived: u64,
     clock: Clock,
-    _permit: Permit,
     _open: Option<OpenCount>,
 }
 

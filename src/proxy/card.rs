@@ -5,16 +5,20 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::reason::Reason;
 use super::refusal::Refusal;
-use super::{Body, Call, Worker};
+use super::{Body, Call, Settings, Worker, holder};
 use crate::audit::record::{Decision, Ending};
 use crate::directory::Agent;
 use crate::limit::Abuse;
 
 impl Worker {
-    pub(super) async fn card(&self, call: &mut Call, target: &Agent, head: &Parts) -> Result<Response<Body>, Refusal> {
-        if let Some(source) = call.intent.client_ip {
-            self.shared.limits.abuse(source, Abuse::Card)?;
-        }
+    pub(super) async fn card(
+        &self,
+        call: &mut Call,
+        target: &Agent,
+        settings: &Settings,
+        head: &Parts,
+    ) -> Result<Response<Body>, Refusal> {
+        let left = self.shared.limits.abuse(call.source(), Abuse::Card)?;
         let card = target.card.as_ref().ok_or(Reason::AgentNotFound)?;
         let last_modified = HeaderValue::try_from(card.last_modified.to_http_date()).ok();
         let unchanged = unchanged(head, &card.etag, last_modified.as_ref());
@@ -40,6 +44,7 @@ impl Worker {
             headers.insert("x-openagora-request-id", value);
         }
         headers.insert("x-openagora-trust-level", HeaderValue::from_static(call.intent.trust_level.as_str()));
+        holder::tell(headers, &left, settings);
         Ok(response)
     }
 }

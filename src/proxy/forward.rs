@@ -22,7 +22,7 @@ use super::refusal::{self, Refusal, RenderContext};
 use super::sign::{self, Statement};
 use super::trace::Trace;
 use super::upstream::{self, UpstreamError};
-use super::{Body, Peer, Settings, Worker, dialect};
+use super::{Body, Peer, Settings, Worker, dialect, holder};
 use crate::a2a::{Effect, EventScanner};
 use crate::audit::record::{Ending, Intent};
 use crate::directory::{Agent, Endpoint};
@@ -188,7 +188,7 @@ impl Worker {
         }
         headers.insert("x-openagora-trust-level", HeaderValue::from_static(order.intent.trust_level.as_str()));
         headers.insert("x-openagora-latency-ms", HeaderValue::from(elapsed_ms));
-        headers.extend(order.headroom.headers());
+        holder::tell(headers, &order.headroom, order.settings);
     }
 }
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::a2a::Operation;
 use crate::clock::Timestamp;
 use crate::directory::Directory;
+use crate::limit::Permit;
 use crate::store::rows::AdminState;
 
 /// Why the gateway ends a call that is being answered.
@@ -46,6 +47,8 @@ struct TapState {
     upstream: Option<Incoming>,
     cut: Option<Cut>,
     waker: Option<Waker>,
+    /// Its places are given back when the tap is closed: a reader that has stalled must not hold them after a cut.
+    permit: Option<Permit>,
 }
 
 /// What came through the tap.
@@ -76,21 +79,21 @@ impl Tap {
 
     /// Closes the tap: the agent's connection is dropped now, and whoever waits for the answer is woken.
     pub fn cut(&self, why: Cut) {
-        let (upstream, waker) = {
+        let (held, waker) = {
             let mut state = self.state();
             state.cut.get_or_insert(why);
-            (state.upstream.take(), state.waker.take())
+            (state.let_go(), state.waker.take())
         };
-        drop(upstream);
+        drop(held);
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Lets go of the agent's connection.
+    /// Lets go of the agent's connection and of the call's places.
     pub fn close(&self) {
-        let upstream = self.state().upstream.take();
-        drop(upstream);
+        let held = self.state().let_go();
+        drop(held);
     }
 
     /// Why the tap has been closed from outside, if it has.
@@ -143,6 +146,11 @@ impl Tap {
 }
 
 impl TapState {
+    /// Takes out what is dropped once the state is no longer locked.
+    fn let_go(&mut self) -> (Option<Incoming>, Option<Permit>) {
+        (self.upstream.take(), self.permit.take())
+    }
+
     fn remember(&mut self, cx: &Context<'_>) {
         match &mut self.waker {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -189,10 +197,10 @@ pub fn taken_back(directory: &Directory, parties: &Parties, now: Timestamp) -> O
 pub struct Live(DashMap<Uuid, (Parties, Arc<Tap>), RandomState>);
 
 impl Live {
-    /// Enters a call; it leaves when the guard is dropped.
+    /// Enters a call; it leaves when the guard is dropped. Its places are given back then, or when it is cut.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, request_id: Uuid, parties: Parties) -> Entered {
-        let tap = Arc::new(Tap::default());
+    pub fn enter(self: &Arc<Self>, request_id: Uuid, parties: Parties, permit: Permit) -> Entered {
+        let tap = Arc::new(Tap(Mutex::new(TapState { permit: Some(permit), ..TapState::default() })));
         self.0.insert(request_id, (parties, Arc::clone(&tap)));
         Entered { live: Arc::clone(self), request_id, tap }
     }

@@ -14,7 +14,9 @@ mod card;
 pub mod dial;
 mod forward;
 pub mod headers;
+mod holder;
 mod live;
+mod memory;
 mod read;
 mod reason;
 pub mod refusal;
@@ -46,7 +48,7 @@ use crate::clock::Clock;
 use crate::directory::{self, Agent, Directory, LastConfirmed};
 use crate::identity::{self, Caller, TrustedProxies};
 use crate::limit::shared::Link;
-use crate::limit::{Ask, Limits, Permit, Subject};
+use crate::limit::{Ask, Headroom, Limits, Permit};
 use crate::meter::Meter;
 use crate::policy::{self, Policy};
 use crate::store::rows::{AdminState, PushMode};
@@ -55,8 +57,11 @@ use crate::trust::{self, Standing, TrustLevel};
 pub use body::{Body, CutShort};
 use call::{Call, OpenCount};
 use forward::Order;
+use holder::Holder;
 pub use live::{Cut, Live, Parties, taken_back};
-pub use read::{BodyLimits, BodyMemory};
+pub use memory::BodyMemory;
+use memory::Whose;
+pub use read::BodyLimits;
 pub use reason::Reason;
 use refusal::Refusal;
 use route::Surface;
@@ -94,6 +99,8 @@ pub struct Settings {
     pub body: BodyLimits,
     /// Whether the caller's `Accept-Encoding` reaches the agent.
     pub pass_accept_encoding: bool,
+    /// Whether answers tell what is left in the older `X-RateLimit-*` fields, too.
+    pub x_ratelimit: bool,
 }
 
 /// Among an answer's extensions: the caller may still be sending its request's body, and nobody will read it.
@@ -182,7 +189,7 @@ impl Worker {
         match self.path(&mut call, peer, &settings, &head, &mut body).await {
             Ok(response) => response,
             Err(refusal) => {
-                let mut response = self.refuse(call, refusal, &head, &mut body).await;
+                let mut response = self.refuse(call, refusal, &settings, &head, &mut body).await;
                 if !body.is_end_stream() {
                     response.extensions_mut().insert(BodyUnread);
                 }
@@ -211,12 +218,13 @@ impl Worker {
         let asked = route::split(&head.uri)?;
         let mut known = self.know(call, head, asked, &directory)?;
         if let Surface::Card = known.surface {
-            return self.card(call, &known.target, head).await;
+            return self.card(call, &known.target, settings, head).await;
         }
 
         // 5. Read: the whole body, bounded, and one borrowed look at it.
         check_content_type(&known.surface, head)?;
-        let read = read::whole(body, head.version, &settings.body, &self.shared.body_memory).await?;
+        let place = self.shared.body_memory.place(Whose::of(&known.caller, call.source()));
+        let read = read::whole(body, head.version, &settings.body, place).await?;
         let bytes = &read.bytes;
         call.request_bytes = bytes.len() as u64;
         // Reading takes as long as the caller likes: what was taken back meanwhile is no longer this caller's.
@@ -246,15 +254,15 @@ impl Worker {
         let passage = target.vitals.breaker.enter(&self.shared.clock)?;
 
         // 7. Admit: after this the caller has paid.
-        let permit = self.admit(call, &caller, &standing, &target).await?;
+        let permit = self.admit(call, &target).await?;
 
         // A trace that begins here is found by its row, as one that the caller began.
         let trace = Trace::of(&head.headers);
         call.intent.trace_id = Some(trace.id().to_string().into());
 
         // 8. Open the record. Nothing is forwarded before its intent is in the journal.
-        let headroom = permit.headroom();
-        let (mut open, written) = call.open(permit)?;
+        let headroom = self.left(call, permit.headroom());
+        let (mut open, written) = call.open(&permit)?;
         if let Err(down) = written.await {
             open.not_forwarded();
             return Err(down.into());
@@ -262,7 +270,7 @@ impl Worker {
 
         // 9. Forward, 10. answer, 11. close the record: from here on the record knows its end.
         let parties = parties(&caller, &standing, &target, call.intent.operation);
-        let entered = self.live.enter(call.intent.request_id, parties);
+        let entered = self.live.enter(call.intent.request_id, parties, permit);
         // A change of the directory since it was looked at has not found this call among the live ones; one from now on does.
         if let Some(cut) = taken_back(&self.shared.directory.load(), &parties, self.shared.clock.wall()) {
             entered.tap.cut(cut);
@@ -294,6 +302,7 @@ impl Worker {
         directory: &Directory,
     ) -> Result<Known<'a>, Refusal> {
         let now = call.intent.called_at;
+        call.holder = None;
         // "Nobody there" is told only after the caller is known, so that it looks like "not for you".
         let target = directory.find(asked.agent).filter(|agent| agent.state != AdminState::Pending);
         let surface = route::surface(&head.method, asked.rest, target.map(|agent| &**agent));
@@ -314,6 +323,8 @@ impl Worker {
         if self.shared.confirmed.is_stale() && standing.connection().is_none() {
             return Err(Reason::DirectoryStale.into());
         }
+        // Not before: that an agent which is hidden has limits would tell that it exists.
+        call.holder = Holder::of(&standing, &caller, target.id, call.source());
         if headers::loops(&head.headers, &self.shared.pseudonym) {
             return Err(Reason::Loop.into());
         }
@@ -326,27 +337,25 @@ impl Worker {
         }
     }
 
-    async fn admit(
-        &self,
-        call: &Call,
-        caller: &Caller,
-        standing: &Standing,
-        target: &Agent,
-    ) -> Result<Permit, Refusal> {
-        let subject = match (standing, caller) {
-            (Standing::Connected(connection), _) => Subject::Connected(connection.towards(target.id)),
-            (_, Caller::Agent(key)) => Subject::Verified { caller: key.agent.id, target: target.id },
-            (_, Caller::Anonymous) => {
-                let source = call.intent.client_ip.expect("set on arrival");
-                Subject::Anonymous { target: target.id, source }
-            }
-        };
-        let (limits, ask) =
-            (&self.shared.limits, Ask { subject, operation: call.intent.operation, agent: &target.gate });
+    async fn admit(&self, call: &Call, target: &Agent) -> Result<Permit, Refusal> {
+        // Only the blocked have none, and they have been refused.
+        let holder = call.holder.as_ref().ok_or(Reason::Blocked)?;
+        let ask = Ask { subject: holder.subject(), operation: call.intent.operation, agent: &target.gate };
+        let limits = &self.shared.limits;
         Ok(match &self.link {
             Some(link) => limits.admit_shared(&ask, link).await?,
             None => limits.admit(&ask)?,
         })
+    }
+
+    /// What a call's answer tells of what is left: what it drew on, or else what a known caller has left of its own.
+    fn left(&self, call: &Call, drawn: Headroom) -> Headroom {
+        match &call.holder {
+            Some(holder) if drawn.is_empty() && holder.is_known() => {
+                self.shared.limits.headroom(&holder.subject(), call.intent.operation)
+            }
+            _ => drawn,
+        }
     }
 }
 

@@ -3,15 +3,15 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use http::Version;
 use http_body::Body as _;
 use hyper::body::{Bytes, Incoming};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+
+use super::memory::Place;
 
 /// How much of a body a refusal reads to echo its `id`.
 const PEEK: usize = 64 * 1024;
@@ -19,29 +19,12 @@ const PEEK: usize = 64 * 1024;
 /// How much room is made at once for a body on its announcement alone.
 const TRUSTED_ANNOUNCEMENT: u64 = 1024 * 1024;
 
-/// The memory that all callers' bodies share. Callers are not limited before their bodies are read, so this is.
-#[derive(Clone, Debug)]
-pub struct BodyMemory(Arc<Semaphore>);
-
-impl BodyMemory {
-    /// Room for this many bytes.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
-    }
-
-    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, BodyError> {
-        let bytes = u32::try_from(bytes).map_err(|_| BodyError::NoRoom)?;
-        Arc::clone(&self.0).try_acquire_many_owned(bytes).map_err(|_| BodyError::NoRoom)
-    }
-}
-
 /// A body with its place in memory, which is given back with it.
 #[derive(Debug)]
 pub(super) struct WholeBody {
     pub(super) bytes: Bytes,
     /// Dropped when the agent has answered: the body has been sent by then.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Place,
 }
 
 /// What a body may cost.
@@ -66,11 +49,13 @@ pub enum BodyError {
     Malformed,
     /// There is no memory for it now.
     NoRoom,
+    /// Its caller has as much in hand as it may.
+    TooMuchInHand,
     /// The caller hung up.
     CallerGone,
 }
 
-/// The whole body.
+/// The whole body, kept in `place`.
 ///
 /// # Errors
 /// See [`BodyError`].
@@ -78,7 +63,7 @@ pub(super) async fn whole(
     body: &mut Incoming,
     version: Version,
     limits: &BodyLimits,
-    memory: &BodyMemory,
+    mut place: Place,
 ) -> Result<WholeBody, BodyError> {
     let announced = body.size_hint();
     if announced.lower() > limits.max_bytes as u64 {
@@ -86,7 +71,6 @@ pub(super) async fn whole(
     }
     let started = Instant::now();
     let mut gathered = Gathered::default();
-    let mut place: Option<OwnedSemaphorePermit> = None;
     while !body.is_end_stream() {
         let frame = if limits.min_rate == 0 {
             next_frame(body).await
@@ -102,11 +86,7 @@ pub(super) async fn whole(
                 if gathered.len() + data.len() > limits.max_bytes {
                     return Err(BodyError::TooLarge);
                 }
-                let more = memory.take(data.len())?;
-                match &mut place {
-                    Some(place) => place.merge(more),
-                    none => *none = Some(more),
-                }
+                place.take(data.len())?;
                 gathered.push(data, announced.exact());
             }
         }

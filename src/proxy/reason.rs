@@ -42,9 +42,11 @@ pub enum Reason {
     TooManyStreams,
     /// The caller has as many calls in flight as it may.
     TooManyCalls,
+    /// The caller's calls that are being read or forwarded hold as much as they may.
+    TooMuchInHand,
     /// The agent has as many calls in flight as it may.
     AgentBusy,
-    /// The gateway has no memory for this call's body now.
+    /// The gateway has as many calls in hand as it may, or no memory for this one's body.
     GatewayBusy,
     /// The agent is out of service by its owner's or an operator's will.
     AgentDisabled,
@@ -114,6 +116,7 @@ impl Reason {
             Self::QuotaExhausted          => Names(429, -32000, "QUOTA_EXHAUSTED", "quota_exhausted"),
             Self::TooManyStreams          => Names(429, -32000, "TOO_MANY_STREAMS", "too_many_streams"),
             Self::TooManyCalls            => Names(429, -32000, "TOO_MANY_CALLS", "too_many_calls"),
+            Self::TooMuchInHand           => Names(429, -32000, "TOO_MUCH_IN_HAND", "too_much_in_hand"),
             Self::AgentBusy               => Names(503, -32000, "AGENT_BUSY", "agent_busy"),
             Self::GatewayBusy             => Names(503, -32000, "GATEWAY_BUSY", "gateway_busy"),
             Self::AgentDisabled           => Names(503, -32000, "AGENT_UNAVAILABLE", "agent_disabled"),
@@ -227,7 +230,10 @@ impl Reason {
             Self::TooManyStreams => "As many streams are open as allowed: close one first.",
             Self::TooManyCalls => "As many calls are in flight as allowed: wait for one to end.",
             Self::AgentBusy => "The agent has as many calls in flight as it takes.",
-            Self::GatewayBusy => "The gateway has as many requests in hand as it has memory for.",
+            Self::TooMuchInHand => {
+                "Your calls that are under way hold as many bytes as allowed: wait for one to end, or send less at once."
+            }
+            Self::GatewayBusy => "The gateway has as many calls in hand as it can take.",
             Self::AgentDisabled => "The agent is out of service: ask its owner when it will be back.",
             Self::ConnectFailed => "The agent cannot be reached. It has not seen this call: it is safe to repeat.",
             Self::CircuitOpen => {

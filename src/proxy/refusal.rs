@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::reason::{A2A_DOMAIN, DOMAIN, Reason};
 use crate::a2a::{Binding, Dialect};
+use crate::limit::Headroom;
 use crate::trust::TrustLevel;
 
 /// The header that names a call to its caller.
@@ -38,15 +39,15 @@ pub struct Refusal {
     pub rule: Option<&'static str>,
     /// Where that rule is a limit: what was left of it, for the row.
     pub left: Option<u32>,
-    /// What is left of the caller's limits, as header fields.
-    pub headroom: Vec<(HeaderName, HeaderValue)>,
+    /// What is left of the limits that refused it.
+    pub headroom: Option<Box<Headroom>>,
 }
 
 impl Refusal {
     /// A refusal for `reason`.
     #[must_use]
     pub fn new(reason: Reason) -> Self {
-        Self { reason, retry_after: None, metadata: Vec::new(), rule: None, left: None, headroom: Vec::new() }
+        Self { reason, retry_after: None, metadata: Vec::new(), rule: None, left: None, headroom: None }
     }
 
     /// With the time after which the same call may succeed.
@@ -148,7 +149,6 @@ fn add_headers(refusal: &Refusal, ctx: &RenderContext<'_>, headers: &mut HeaderM
     if let Some(seconds) = refusal.retry_seconds() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    headers.extend(refusal.headroom.iter().cloned());
     match refusal.reason {
         Reason::CredentialMissing => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"trust-gateway\""));

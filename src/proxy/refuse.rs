@@ -14,12 +14,12 @@ use super::read::{self, BodyError};
 use super::reason::Reason;
 use super::refusal::{self, Refusal, RenderContext};
 use super::route::BadPath;
-use super::{Body, Worker};
+use super::{Body, Settings, Worker, holder};
 use crate::a2a::envelope::{self, EnvelopeError};
 use crate::audit::journal::{JournalDown, Written};
 use crate::audit::record::{Decision, Ending, Intent, LimitLeft};
 use crate::identity::CredentialError;
-use crate::limit::{Abuse, Refused, RefusedKind};
+use crate::limit::{Abuse, Headroom, Refused, RefusedKind};
 use crate::policy::Denial;
 use crate::vitals;
 
@@ -29,15 +29,17 @@ impl Worker {
         &self,
         mut call: Call,
         mut refusal: Refusal,
+        settings: &Settings,
         head: &Parts,
         body: &mut Incoming,
     ) -> Response<Body> {
         // Whatever is answered in its place must tell no more than "nobody there" does.
         let hidden = refusal.reason == Reason::AgentNotFound;
-        if let (Some(abuse), Some(source)) = (abuse(refusal.reason), call.intent.client_ip)
-            && let Err(too_many) = self.shared.limits.abuse(source, abuse)
-        {
-            refusal = too_many.into();
+        if let Some(abuse) = abuse(refusal.reason) {
+            match self.shared.limits.abuse(call.source(), abuse) {
+                Ok(left) => refusal.headroom = Some(Box::new(left)),
+                Err(too_many) => refusal = too_many.into(),
+            }
         }
         self.echo_id(&mut call, head, body).await;
         let mut request_id = call.intent.request_id;
@@ -52,7 +54,8 @@ impl Worker {
                 Err(down) => refusal = down.into(),
             }
         }
-        finish(&refusal, &context(&call.intent, request_id, head, hidden))
+        let left = self.left(&call, refusal.headroom.as_deref().copied().unwrap_or_default());
+        finish(&refusal, &left, &context(&call.intent, request_id, head, hidden), settings)
     }
 
     /// Answers a call whose record has been closed without an answer of the agent's.
@@ -67,9 +70,8 @@ impl Worker {
         {
             refusal = down.into();
         }
-        let mut response = finish(&refusal, &context(order.intent, order.intent.request_id, order.head, false));
-        response.headers_mut().extend(order.headroom.headers());
-        response
+        let context = context(order.intent, order.intent.request_id, order.head, false);
+        finish(&refusal, &order.headroom, &context, order.settings)
     }
 
     /// A refusal from before the body was read still echoes the caller's id, if what has arrived holds it.
@@ -107,8 +109,10 @@ fn context<'a>(intent: &'a Intent, request_id: Uuid, head: &Parts, hidden: bool)
     }
 }
 
-fn finish(refusal: &Refusal, context: &RenderContext<'_>) -> Response<Body> {
-    refusal::render(refusal, context).map(Body::Whole)
+fn finish(refusal: &Refusal, left: &Headroom, context: &RenderContext<'_>, settings: &Settings) -> Response<Body> {
+    let mut response = refusal::render(refusal, context).map(Body::Whole);
+    holder::tell(response.headers_mut(), left, settings);
+    response
 }
 
 impl From<Reason> for Refusal {
@@ -151,6 +155,7 @@ impl From<BodyError> for Refusal {
             BodyError::TooSlow => Reason::SlowBody,
             BodyError::Malformed => Reason::BadFraming,
             BodyError::CallerGone => Reason::CallerGone,
+            BodyError::TooMuchInHand => return Self::new(Reason::TooMuchInHand).by_rule("caller.body_memory"),
             BodyError::NoRoom => return Self::new(Reason::GatewayBusy).retry_after(Duration::from_secs(1)),
         })
     }
@@ -187,11 +192,15 @@ impl From<Refused> for Refusal {
             RefusedKind::Streams => Reason::TooManyStreams,
             RefusedKind::InFlight => Reason::TooManyCalls,
             RefusedKind::AgentBusy => Reason::AgentBusy,
+            RefusedKind::GatewayBusy => Reason::GatewayBusy,
         };
-        let mut refusal = Self::new(reason).by_rule(refused.rule).with("limit", refused.rule);
+        let left = refused.limit().left;
+        let mut refusal = Self::new(reason).by_rule(refused.rule);
+        refusal = refusal.with("limit", refused.rule).with("remaining", left.to_string());
+        refusal = refusal.with("cost", refused.headroom.cost.to_string());
         refusal.retry_after = refused.retry_after;
-        refusal.left = Some(refused.limit().left);
-        refusal.headroom = refused.headroom.headers().collect();
+        refusal.left = Some(left);
+        refusal.headroom = Some(Box::new(refused.headroom));
         refusal
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::admission::{self, Admission, check_reason, check_state};
+use super::agent_limits;
 use super::credential::UpstreamCredential;
 use super::health::INTERVALS;
 use super::names::{check_dialled_url, check_slug, check_subpath, check_text, check_url, slug_from};
@@ -13,7 +14,9 @@ use super::token::NewToken;
 use super::vault::Purpose;
 use super::{Actor, Registry, RegistryError};
 use crate::store::StoreError;
-use crate::store::rows::{AdminEvent, AdminState, AgentRow, AgentTimeouts, HealthStatus, KeyRow, PushMode};
+use crate::store::rows::{
+    AdminEvent, AdminState, AgentLimits, AgentRow, AgentTimeouts, HealthStatus, KeyRow, PushMode,
+};
 
 /// An agent may have had this many slugs; each stays taken.
 const SLUGS_MAX: i64 = 10;
@@ -43,6 +46,7 @@ pub struct AgentChanges {
     pub sign_large_bodies: Option<bool>,
     pub http2: Option<bool>,
     pub max_in_flight: Option<Option<u32>>,
+    pub limits: Option<AgentLimits>,
     pub health_interval_s: Option<Option<u32>>,
     pub timeouts: Option<AgentTimeouts>,
     pub upstream_credential: Option<Option<UpstreamCredential>>,
@@ -231,6 +235,7 @@ impl Registry {
             sign_large_bodies: false,
             http2: false,
             max_in_flight: None,
+            limits: AgentLimits::default(),
             timeouts: AgentTimeouts::default(),
             signing_secret: self.vault.seal(Purpose::SigningSecret, id, signing_secret.as_bytes())?,
             upstream_credential: None,
@@ -301,6 +306,9 @@ impl Registry {
                 return Err(RegistryError::invalid("max_in_flight", "must be at least 1"));
             }
             row.max_in_flight = limit;
+        }
+        if let Some(limits) = changes.limits {
+            agent_limits::apply(who, row, limits)?;
         }
         if let Some(seconds) = changes.health_interval_s {
             if seconds.is_some_and(|seconds| !INTERVALS.contains(&seconds)) {
@@ -447,6 +455,7 @@ pub(super) fn snapshot(row: &AgentRow) -> Value {
         "auto_accept_connections": row.auto_accept_connections, "registered_by_operator": row.registered_by_operator,
         "push": row.push.as_str(), "pass_authorization": row.pass_authorization,
         "sign_large_bodies": row.sign_large_bodies, "http2": row.http2, "max_in_flight": row.max_in_flight,
+        "limits": row.limits,
         "timeouts": {
             "connect_ms": row.timeouts.connect_ms, "first_byte_ms": row.timeouts.first_byte_ms,
             "read_first_byte_ms": row.timeouts.read_first_byte_ms, "idle_ms": row.timeouts.idle_ms,

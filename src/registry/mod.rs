@@ -4,6 +4,7 @@
 //! directory has been rebuilt from it, so that "done" means "in force". Knows the store, not HTTP.
 
 mod admission;
+mod agent_limits;
 pub mod agents;
 pub mod cards;
 pub mod connections;

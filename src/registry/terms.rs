@@ -59,7 +59,7 @@ impl Terms {
             return forbidden("only an operator can set limits or an end");
         }
         if let Some(limits) = self.limits {
-            check_limits(limits)?;
+            check_limits("limits", limits)?;
             row.limits = limits;
         }
         if let Some(ends_at) = self.ends_at {
@@ -85,19 +85,20 @@ impl Terms {
     }
 }
 
-fn check_limits(limits: ConnectionLimits) -> Result<(), RegistryError> {
+/// Whether limits of an own, in `member`, make sense.
+pub(super) fn check_limits(member: &str, limits: ConnectionLimits) -> Result<(), RegistryError> {
     let ConnectionLimits { rate, period_ms, burst, daily: _, streams: _ } = limits;
     if rate == Some(0) || burst == Some(0) || period_ms == Some(0) {
         return Err(RegistryError::invalid(
-            "limits",
+            member,
             "rate, period and burst must be at least 1: to let nothing pass, pause or block",
         ));
     }
     if rate.is_some() != period_ms.is_some() {
-        return Err(RegistryError::invalid("limits", "rate and period belong together: send both or neither"));
+        return Err(RegistryError::invalid(member, "rate and period belong together: send both or neither"));
     }
     if period_ms.is_some_and(|ms| ms > LONGEST_PERIOD_MS) {
-        return Err(RegistryError::invalid("limits.period", "is longer than 31 days"));
+        return Err(RegistryError::invalid(&*format!("{member}.period"), "is longer than 31 days"));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::rows::{
 };
 use super::search::skill_terms;
 use super::sql::{Query, Row, Tx, query};
-use super::{Store, StoreError, columns, connections, events, keys};
+use super::{Store, StoreError, agent_limits, columns, connections, events, keys};
 use crate::clock::Timestamp;
 
 pub(super) fn read(row: &Row) -> Result<AgentRow, StoreError> {
@@ -33,6 +33,7 @@ pub(super) fn read(row: &Row) -> Result<AgentRow, StoreError> {
         sign_large_bodies: columns::flag(row, "sign_large_bodies")?,
         http2: columns::flag(row, "http2")?,
         max_in_flight: columns::optional_u32(row, "max_in_flight")?,
+        limits: agent_limits::read(columns::optional_text(row, "limits")?)?,
         timeouts: AgentTimeouts {
             connect_ms: columns::optional_u32(row, "connect_ms")?,
             first_byte_ms: columns::optional_u32(row, "first_byte_ms")?,
@@ -108,6 +109,7 @@ fn bind(query: Query, row: &AgentRow) -> Query {
         .bind(row.held_card.as_ref().map(|held| held.reason.clone()))
         .bind(row.next_signing_secret.as_ref().map(|(secret, _)| secret.clone()))
         .bind(row.next_signing_secret.as_ref().map(|(_, from)| *from))
+        .bind(agent_limits::text(&row.limits))
 }
 
 const INSERT: &str = "INSERT INTO agents (id, slug, name, description, provider, avatar_url, endpoint_url, endpoint_key, \
@@ -115,9 +117,9 @@ const INSERT: &str = "INSERT INTO agents (id, slug, name, description, provider,
     registered_by_operator, push, pass_authorization, sign_large_bodies, http2, max_in_flight, connect_ms, first_byte_ms, \
     read_first_byte_ms, idle_ms, signing_secret, upstream_credential, card, card_fetched_at, health, health_reason, \
     health_checked_at, created_at, updated_at, health_interval_s, held_card, held_card_at, held_card_reason, \
-    next_signing_secret, next_signing_secret_from) \
+    next_signing_secret, next_signing_secret_from, limits) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
-    $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43)";
+    $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44)";
 
 const UPDATE: &str = "UPDATE agents SET slug = $2, name = $3, description = $4, provider = $5, avatar_url = $6, \
     endpoint_url = $7, endpoint_key = $8, card_url = $9, subpaths = $10, capabilities = $11, skills = $12, \
@@ -127,7 +129,7 @@ const UPDATE: &str = "UPDATE agents SET slug = $2, name = $3, description = $4, 
     signing_secret = $29, upstream_credential = $30, card = $31, card_fetched_at = $32, health = $33, \
     health_reason = $34, health_checked_at = $35, created_at = $36, updated_at = $37, \
     health_interval_s = $38, held_card = $39, held_card_at = $40, held_card_reason = $41, next_signing_secret = $42, \
-    next_signing_secret_from = $43 WHERE id = $1";
+    next_signing_secret_from = $43, limits = $44 WHERE id = $1";
 
 async fn claim_slug(tx: &mut Tx, slug: &str, agent: Uuid) -> Result<(), StoreError> {
     // An agent may go back to a slug it had.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::rows::{
-    AdminEvent, AdminState, AgentRow, AgentTimeouts, ConnectionLimits, ConnectionRow, ConnectionStatus, HealthStatus,
-    KeyRow, PushMode,
+    AdminEvent, AdminState, AgentLimits, AgentRow, AgentTimeouts, ConnectionLimits, ConnectionRow, ConnectionStatus,
+    HealthStatus, KeyRow, PushMode,
 };
 use super::testing::{TestStore, on_each_database};
 use super::{AgentFilter, AgentPage, ConnectionFilter, EventFilter, EventPage, HealthChange, Store, StoreError};
+use crate::a2a::Operation;
 use crate::clock::Timestamp;
 
 on_each_database!(
@@ -56,6 +57,7 @@ pub(crate) fn agent(slug: &str) -> AgentRow {
         sign_large_bodies: false,
         http2: false,
         max_in_flight: None,
+        limits: AgentLimits::default(),
         timeouts: AgentTimeouts::default(),
         signing_secret: vec![1, 2, 3],
         upstream_credential: None,
@@ -164,6 +166,9 @@ mod suite {
         row.push = PushMode::Pass;
         (row.pass_authorization, row.sign_large_bodies, row.http2) = (true, true, true);
         row.max_in_flight = Some(u32::MAX);
+        row.limits.costs.insert(Operation::SendMessage, 5);
+        row.limits.verified.shared = ConnectionLimits { rate: Some(3), period_ms: Some(60_000), ..Default::default() };
+        row.limits.unverified.in_flight = Some(1);
         row.timeouts = AgentTimeouts {
             connect_ms: Some(1),
             first_byte_ms: Some(2),

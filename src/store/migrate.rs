@@ -19,6 +19,7 @@ const SQLITE: Files = migrations! { "sqlite":
     1 "0001" "registry";
     2 "0002" "calls";
     3 "0003" "control";
+    4 "0004" "limits";
     5 "0005" "nodes";
 };
 
@@ -26,6 +27,7 @@ const POSTGRES: Files = migrations! { "postgres":
     1 "0001" "registry";
     2 "0002" "calls";
     3 "0003" "control";
+    4 "0004" "limits";
     5 "0005" "nodes";
 };
 

@@ -5,6 +5,7 @@
 //! first. So every check holds until the write that it is for. Recording calls takes no part in that: each node has rows of
 //! its own.
 
+mod agent_limits;
 mod agents;
 pub mod call_query;
 pub mod calls;

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use super::agent_limits::{AgentLimits, LevelLimits};
 use crate::a2a::OperationSet;
 use crate::clock::Timestamp;
 
@@ -102,6 +104,8 @@ pub struct AgentRow {
     pub http2: bool,
     /// Calls in flight at once; `None`: the configured default.
     pub max_in_flight: Option<u32>,
+    /// Limits of its own, for its callers.
+    pub limits: AgentLimits,
     /// Time limits of its own.
     pub timeouts: AgentTimeouts,
     /// Encrypted: the key its identity signatures are made with.
@@ -199,8 +203,9 @@ pub enum ConnectionStatus {
     Ended,
 }
 
-/// Limits a connection may have of its own; `None` is the tier's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+/// Limits a connection may have of its own; `None` is the agent's or the tier's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ConnectionLimits {
     /// Calls per `period_ms`.
     pub rate: Option<u32>,

@@ -145,6 +145,17 @@ async fn a_connection_is_asked_for_accepted_in_part_limited_and_ended() {
     assert!(person.does(&["notifications"]).await.contains("planner:weather is to be looked at again in "));
     assert!(person.does(&["connections", "list", "--agent", "weather"]).await.contains("forecasts"));
 
+    let limits =
+        ["agents", "limits", "weather", "--level", "verified", "--rate", "5", "--period", "1m", "--in-flight", "2"];
+    person.does(&limits).await;
+    let told = person.does(&["agents", "limits", "weather", "--cost", "GetTask=2", "--reason", "long lists"]).await;
+    assert!(told.contains("GetTask costs 2; verified: 5 calls each 1min, 2 in flight"), "{told}");
+    assert!(person.does(&["agents", "show", "weather"]).await.contains("GetTask costs 2; verified: 5 calls each 1min"));
+    let history = person.does(&["agents", "history", "weather"]).await;
+    assert!(history.contains("long lists") && history.contains("limits: GetTask"), "{history}");
+    person.does(&["agents", "limits", "weather", "--clear"]).await;
+    assert!(person.does(&["agents", "show", "weather"]).await.contains("limits of the policy"));
+
     person.does(&["connections", "pause", "planner:weather"]).await;
     person.does(&["connections", "resume", "planner:weather"]).await;
     person.does(&["connections", "block", "planner:weather", "--for", "weather", "--yes"]).await;

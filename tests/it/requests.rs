@@ -272,11 +272,12 @@ async fn without_a_floor_a_body_may_take_its_time() {
     gateway.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_beyond_the_memory_for_them_are_told_to_come_back() {
+/// Two bodies of one caller that do not fit into the memory that `adjust` leaves for them: one of them is refused with this
+/// status, `Retry-After` and reason, the other and those of other callers are not disturbed.
+async fn two_bodies(adjust: fn(&mut Config), status: u16, wait: Option<&str>, reason: &str) {
     let gateway = TestGateway::with(Clock::system(), |config| {
         config.server.max_body = Size(1 << 20);
-        config.server.body_memory = Size(1 << 20);
+        adjust(config);
     })
     .await;
     let agent = Agent::echo().await;
@@ -302,7 +303,12 @@ async fn bodies_beyond_the_memory_for_them_are_told_to_come_back() {
         answer = one.answer() => (answer, &mut other),
         answer = other.answer() => (answer, &mut one),
     };
-    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{}", refused.text());
+    assert_eq!((refused.status, refused.header("retry-after")), (status, wait), "{}", refused.text());
+    assert_eq!(refused.json()["error"]["data"][0]["reason"], reason);
+    if wait.is_none() {
+        let stranger = gateway.call("agent", None, &serde_json::from_str(&body).expect("JSON")).await;
+        assert_eq!(stranger.status, 200, "{}", stranger.text());
+    }
     kept.write(last).await;
     assert_eq!(kept.answer().await.status, 200, "the other one is not disturbed");
     let mut again = gateway.client().await;
@@ -310,6 +316,16 @@ async fn bodies_beyond_the_memory_for_them_are_told_to_come_back() {
     assert_eq!(again.answer().await.status, 200, "the memory has been given back");
     drop((one, other));
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_beyond_the_memory_for_them_are_told_to_come_back() {
+    two_bodies(|config| config.server.body_memory = Size(1 << 20), 503, Some("1"), "GATEWAY_BUSY").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_caller_does_not_take_the_memory_of_all() {
+    two_bodies(|config| config.server.body_memory_per_caller = Size(1 << 20), 429, None, "TOO_MUCH_IN_HAND").await;
 }
 
 // Addresses.

@@ -59,7 +59,10 @@ async fn a_look_at_what_is_left_takes_none_of_it_and_tells_what_calls_took() {
     assert_eq!((&before["trust_level"], &before["target"]["id"]), (&json!("connected"), &json!(asked)));
     assert_eq!(before["operations"], json!(["SendMessage", "GetTask", "CancelTask", "SubscribeToTask"]));
     assert_eq!(before["connection"]["requester_id"], json!(asker));
-    assert_eq!(limit(&before, "work"), &json!({"name": "work", "limit": 10, "remaining": 10, "reset_seconds": 0}));
+    assert_eq!(
+        limit(&before, "work"),
+        &json!({"name": "work", "rule": "connection.rate", "limit": 10, "remaining": 10, "reset_seconds": 0})
+    );
     assert_eq!(look().await["limits"], before["limits"]);
 
     let directory = api.control.directory.load_full();
@@ -72,11 +75,14 @@ async fn a_look_at_what_is_left_takes_none_of_it_and_tells_what_calls_took() {
     };
     let permit = api.control.limits.admit(&ask).expect("there is room");
     let after = look().await;
-    assert_eq!(limit(&after, "work"), &json!({"name": "work", "limit": 10, "remaining": 9, "reset_seconds": 6}));
+    assert_eq!(
+        limit(&after, "work"),
+        &json!({"name": "work", "rule": "connection.rate", "limit": 10, "remaining": 9, "reset_seconds": 6})
+    );
     assert_eq!(limit(&after, "daily")["remaining"], 6);
     assert_eq!(
         limit(&after, "streams"),
-        &json!({"name": "streams", "limit": 2, "remaining": 1, "reset_seconds": null})
+        &json!({"name": "streams", "rule": "connection.streams", "limit": 2, "remaining": 1, "reset_seconds": null})
     );
     drop(permit);
     assert_eq!(limit(&look().await, "streams")["remaining"], 2);

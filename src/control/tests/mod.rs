@@ -1,6 +1,7 @@
 //! The API from the outside: requests in, answers out, on a database of its own.
 
 mod admission;
+mod agent_limits;
 mod agents;
 mod calls;
 mod connections;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::agent_limits::AgentLimits;
 use super::health;
 use crate::clock::Timestamp;
 use crate::registry::Actor;
@@ -113,6 +114,9 @@ pub(in crate::control) struct AgentPrivate {
     http2: bool,
     /// Calls in flight at once; null: the default.
     max_in_flight: Option<u32>,
+    /// Limits for its callers; what is null is the policy's.
+    #[schema(required = false)]
+    limits: AgentLimits,
     /// Its own time limits.
     #[schema(required = false)]
     timeouts: Timeouts,
@@ -257,6 +261,7 @@ fn private(row: &AgentRow) -> AgentPrivate {
         sign_large_bodies: row.sign_large_bodies,
         http2: row.http2,
         max_in_flight: row.max_in_flight,
+        limits: (&row.limits).into(),
         timeouts: Timeouts {
             connect_ms: row.timeouts.connect_ms,
             first_byte_ms: row.timeouts.first_byte_ms,

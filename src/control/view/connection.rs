@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
-use crate::store::rows::{AgentRow, ConnectionRow};
+use crate::store::rows::{AgentRow, ConnectionLimits, ConnectionRow};
 
 /// The agreement between two agents.
 #[derive(Debug, Serialize, ToSchema)]
@@ -70,7 +70,7 @@ pub(in crate::control) struct Side {
     avatar_url: Option<String>,
 }
 
-/// Limits of a connection; null: the tier's.
+/// Limits of a connection or of an agent; null: what they would be without.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::control) struct Limits {
     /// Calls per period.
@@ -83,6 +83,13 @@ pub(in crate::control) struct Limits {
     daily: Option<u32>,
     /// Streams open at once.
     streams: Option<u32>,
+}
+
+impl From<&ConnectionLimits> for Limits {
+    fn from(own: &ConnectionLimits) -> Self {
+        let ConnectionLimits { rate, period_ms, burst, daily, streams } = *own;
+        Self { rate, period_ms, burst, daily, streams }
+    }
 }
 
 /// A connection that has just been asked for.
@@ -130,13 +137,7 @@ pub(in crate::control) fn connection(
         purpose: row.purpose.clone(),
         operations: row.operations.map(|set| set.names().collect()),
         operations_fixed: row.operations_fixed,
-        limits: Limits {
-            rate: row.limits.rate,
-            period_ms: row.limits.period_ms,
-            burst: row.limits.burst,
-            daily: row.limits.daily,
-            streams: row.limits.streams,
-        },
+        limits: (&row.limits).into(),
         ends_at: row.ends_at,
         review_at: row.review_at,
         created_at: row.created_at,

@@ -13,8 +13,7 @@ use crate::limit::account::{Account, Daily, Draws, Now};
 use crate::limit::admit::{Call, full, rate};
 use crate::limit::bounds::Bounds;
 use crate::limit::bucket::{Parts, Shape, Short};
-use crate::limit::headroom::Headroom;
-use crate::limit::key::{Grain, LimitKey};
+use crate::limit::key::{Grain, LimitKey, Name};
 use crate::limit::keyed::Keyed;
 use crate::limit::permit::{Ask, Home, Permit, Places, Refused, RefusedKind, Subject};
 
@@ -67,12 +66,12 @@ impl Call<'_> {
     fn order_keyed(
         &self,
         keyed: &Arc<Keyed>,
-        name: impl Fn(Grain) -> LimitKey,
+        name_of: impl Fn(Grain) -> Name,
     ) -> (Bounds, Result<Option<Order>, Refused>) {
-        let in_force = keyed.in_force();
-        let bounds = in_force.bounds;
-        let (key, taken) = keyed.enter(name, &in_force, self.now, |account| self.take_to_ask(account, &bounds));
-        (bounds, self.order(taken, Home::Keyed(Arc::clone(keyed), key)))
+        let table = keyed.table();
+        let (found, taken) =
+            keyed.enter(name_of, &table, self.now, |account, in_force| self.take_to_ask(account, &in_force.bounds));
+        (found.in_force.bounds, self.order(taken, Home::Keyed(Arc::clone(keyed), found.key)))
     }
 
     fn order(&self, taken: Result<Option<(Places, Question)>, Refused>, home: Home) -> Result<Option<Order>, Refused> {
@@ -128,7 +127,7 @@ impl Call<'_> {
                 Err(call.day_is_used(bounds, daily, Some((shape, short))))
             }
             Verdict::Bucket => {
-                let headroom = Headroom { bucket: Some(call.room(shape, level)), day: room() };
+                let headroom = call.headroom(Some(call.room(shape, level)), room());
                 Err(rate(rule, Some(nanos(answer.wait)), headroom))
             }
         }

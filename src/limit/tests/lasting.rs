@@ -156,8 +156,8 @@ fn sweeping_forgets_the_idle_and_never_the_exhausted_or_the_open() {
 #[test]
 fn beyond_the_cap_new_anonymous_callers_share_a_limit_with_their_network() {
     let clock = Clock::manual(NOON);
-    let limits = Limits::new(clock.clone(), policy(&[]), SECRET, Vec::new()).with_key_cap(8);
-    let agent = limits.agent_gate(None, None);
+    let limits = Limits::with_key_cap(clock.clone(), policy(&[]), SECRET, Vec::new(), 8);
+    let agent = Arc::new(Gate::new(1024));
     let house = House { clock, limits, agent };
     for i in 1..=8 {
         assert_eq!(left(&house, anonymous(&format!("192.0.2.{i}"))), 1);
@@ -181,7 +181,7 @@ fn beyond_the_cap_new_anonymous_callers_share_a_limit_with_their_network() {
 #[test]
 fn the_cap_holds_and_the_count_of_keys_is_exact_when_many_arrive_at_once() {
     let clock = Clock::manual(NOON);
-    let limits = Limits::new(clock.clone(), policy(&[]), SECRET, Vec::new()).with_key_cap(100);
+    let limits = Limits::with_key_cap(clock.clone(), policy(&[]), SECRET, Vec::new(), 100);
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {

@@ -1,8 +1,12 @@
 //! The limits as a whole, on a clock that the tests move.
 
+mod gates;
+mod history;
 mod lasting;
 mod model;
+mod pressure;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -14,6 +18,7 @@ use super::*;
 use crate::a2a::Operation;
 use crate::audit::record::{Charge, LimitLeft};
 use crate::clock::Timestamp;
+use crate::store::rows::LevelLimits;
 
 const SECRET: [u8; 32] = [7; 32];
 const CONNECTION: Uuid = Uuid::from_u128(1);
@@ -35,7 +40,7 @@ fn policy(changes: &[(&str, &str)]) -> Arc<Policy> {
 struct House {
     clock: Clock,
     limits: Limits,
-    agent: Arc<AgentGate>,
+    agent: Arc<Gate>,
 }
 
 impl House {
@@ -48,7 +53,7 @@ impl House {
         let clock = Clock::manual(wall.plus_micros(-1_000_000_000));
         clock.advance(Duration::from_secs(1_000));
         let limits = Limits::new(clock.clone(), policy, SECRET, seeds);
-        let agent = limits.agent_gate(None, None);
+        let agent = Arc::new(Gate::new(1024));
         Self { clock, limits, agent }
     }
 
@@ -260,7 +265,7 @@ fn a_refused_call_keeps_nothing_it_took() {
     };
 
     // By the agent.
-    let shut = house.limits.agent_gate(Some(0), None);
+    let shut = Arc::new(Gate::new(0));
     let ask = Ask { subject: caller, operation: Operation::SendStreamingMessage, agent: &shut };
     let refused = house.limits.admit(&ask).expect_err("the agent has no place");
     assert_eq!((refused.kind, refused.rule, refused.retry_after), (RefusedKind::AgentBusy, "agent.in_flight", None));
@@ -292,20 +297,14 @@ fn places_in_flight_are_held_as_long_as_the_permit_and_shared_by_all_callers_of_
     drop(permits);
     assert_eq!(house.agent.in_flight(), 0);
 
-    let gate = house.limits.agent_gate(Some(1), None);
+    let gate = Arc::new(Gate::new(1));
     let ask = |subject| house.limits.admit(&Ask { subject, operation: Operation::SendMessage, agent: &gate });
     let permit = ask(verified()).expect("one");
     assert_eq!(ask(anonymous("192.0.2.1")).expect_err("two").kind, RefusedKind::AgentBusy);
-    let same = house.limits.agent_gate(Some(2), Some(&gate));
-    assert!(Arc::ptr_eq(&same, &gate), "goes on counting");
+    gate.set_most(2);
     let _ = ask(anonymous("192.0.2.1")).expect("room for two now");
     drop(permit);
     assert_eq!(gate.in_flight(), 0);
-
-    house.limits.set_policy(policy(&[("in_flight = 1024", "in_flight = 0")]));
-    let unnamed = house.limits.agent_gate(None, None);
-    let ask = Ask { subject: verified(), operation: Operation::GetTask, agent: &unnamed };
-    assert_eq!(house.limits.admit(&ask).expect_err("none by the policy").kind, RefusedKind::AgentBusy);
 }
 
 #[test]
@@ -357,8 +356,15 @@ fn a_permit_tells_what_is_left_and_what_a_restart_must_know() {
         house.limits.direction(CONNECTION, CALLER, &ConnectionLimits { burst: Some(299), ..Default::default() }, None);
     let permit = house.send(Subject::Connected(&fast)).expect("the first");
     assert_eq!(permit.charge().expect("charged").refill_us, 0, "full again in less than a minute");
-    assert_eq!(house.limits.headroom(&Subject::Connected(&fast)), permit.headroom(), "looking takes nothing");
-    assert_eq!(fields(&house.limits.headroom(&verified()))[1], "\"calls\";r=1;t=0, \"day\";r=1000;t=43200");
+    assert_eq!(
+        house.limits.headroom(&Subject::Connected(&fast), Operation::SendMessage),
+        permit.headroom(),
+        "looking takes nothing"
+    );
+    assert_eq!(
+        fields(&house.limits.headroom(&verified(), Operation::SendMessage))[1],
+        "\"calls\";r=1;t=0, \"day\";r=1000;t=43200"
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::scripts::server;
 use crate::a2a::Operation;
 use crate::clock::Clock;
 use crate::limit::shared::{Cause, Keeper, Link, Node, Settings};
-use crate::limit::{AgentGate, Ask, Direction, LimitNamer, Limits, Permit, Refused, RefusedKind, Subject};
+use crate::limit::{Ask, Direction, Gate, LimitNamer, Limits, Permit, Refused, RefusedKind, Subject};
 use crate::policy::Policy;
 use crate::store::rows::ConnectionLimits;
 
@@ -36,7 +36,7 @@ struct Site {
     limits: Arc<Limits>,
     node: Arc<Node>,
     link: Arc<Link>,
-    agent: Arc<AgentGate>,
+    agent: Arc<Gate>,
     direction: Arc<Direction>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -50,7 +50,7 @@ impl Site {
         let link = node.link(0);
         let keeper = Keeper::new(Arc::clone(&node), Arc::clone(&limits));
         let tasks = vec![tokio::spawn(keeper.run()), tokio::spawn(Arc::clone(&link).run())];
-        let (agent, direction) = (limits.agent_gate(None, None), limits.direction(CONNECTION, TARGET, own, None));
+        let (agent, direction) = (Arc::new(Gate::new(u32::MAX)), limits.direction(CONNECTION, TARGET, own, None));
         Self { limits, node, link, agent, direction, tasks }
     }
 
@@ -116,7 +116,10 @@ async fn two_nodes_admit_a_burst_together_and_not_one_call_more() {
     // Each knows it by its own counts too.
     for site in [&one, &two] {
         assert_eq!(
-            site.limits.headroom(&Subject::Connected(&site.direction)).bucket.map(|room| room.remaining),
+            site.limits
+                .headroom(&Subject::Connected(&site.direction), Operation::SendMessage)
+                .bucket
+                .map(|room| room.remaining),
             Some(0)
         );
     }

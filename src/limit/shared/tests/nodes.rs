@@ -91,7 +91,10 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 async fn all_share(sites: &[&Site]) {
-    let nodes = u32::try_from(sites.len()).expect("few");
+    all_share_with(sites, u32::try_from(sites.len()).expect("few")).await;
+}
+
+async fn all_share_with(sites: &[&Site], nodes: u32) {
     until("all share", || sites.iter().all(|site| site.node.is_shared() && site.node.nodes() == nodes)).await;
 }
 
@@ -262,19 +265,55 @@ async fn a_call_that_is_dropped_while_the_server_is_asked_leaves_nothing_taken()
 #[tokio::test]
 async fn a_thread_that_was_busy_does_not_blame_the_server() {
     let redis = Redis::start();
-    let own = slow();
-    let site = Site::start(&redis, Duration::from_millis(200), &own);
+    let site = Site::start(&redis, Duration::from_millis(200), &slow());
     all_share(&[&site]).await;
+    redis.freeze();
     let busy = async {
-        // Once the question has left.
+        // Once the question has left. The answer comes while nobody looks.
         for _ in 0..5 {
             tokio::task::yield_now().await;
         }
+        redis.thaw();
         std::thread::sleep(Duration::from_millis(600));
     };
     let (passed, ()) = tokio::join!(site.send(1), busy);
     assert_eq!((passed, site.alone()), (1, 0));
-    assert!(site.node.is_shared());
+}
+
+#[tokio::test]
+async fn what_one_node_knows_the_others_are_held_to_once_the_server_is_told_anew() {
+    let redis = Redis::start();
+    let (one, two) = two(&redis, PATIENT, &slow()).await;
+    assert_eq!(one.send(BURST).await, BURST);
+    let _ = redis.ask("FLUSHALL");
+    until("both notice", || !one.node.is_shared() && !two.node.is_shared()).await;
+    all_share(&[&one, &two]).await;
+    // It has asked nothing before, and knows nothing by itself.
+    assert_eq!(two.send(100).await, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_was_emptied_is_not_asked_before_all_that_were_there_have_told_it() {
+    let redis = Redis::start();
+    let site = Site::start(&redis, PATIENT, &slow());
+    all_share(&[&site]).await;
+    let clock = || {
+        let time = redis.ask("TIME");
+        let parts: Vec<u64> = time.lines().filter_map(|line| line.parse().ok()).collect();
+        parts[0] * 1_000_000 + parts[1]
+    };
+    let show_up = || redis.ask(&format!("ZADD {{test}}:nodes {} another", clock()));
+    let _ = show_up();
+    until("the other is known", || site.node.nodes() == 2).await;
+    let _ = redis.ask("FLUSHALL");
+    let begun = clock();
+    until("it is noticed", || !site.node.is_shared()).await;
+    until("it has told what it knows", || redis.ask("ZCARD {test}:nodes") == ":1\r\n").await;
+    // For two seconds on the server's clock, or as long as this machine takes for it.
+    until("a while is over", || clock() > begun + 2_000_000).await;
+    assert!(!site.node.is_shared() || clock() > begun + 3_000_000);
+    let _ = show_up();
+    all_share_with(&[&site], 2).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@
 //! bounded whoever calls. Time comes from the gateway's one clock. Must not know HTTP (but for the names of its fields), SQL,
 //! or how a caller was recognised.
 //!
+//! The order of the gates is in `admit`; who wins where several set a limit is in `bounds`.
+//!
 //! Token-bucket arithmetic, plainly: 300 per minute with burst 300 lets 300 calls through at once and then one every 200 ms, at
 //! most 599 in the first minute. Counts belong to accounts; governor decides over their cells.
 

@@ -11,7 +11,7 @@ use crate::store::{PostgresOptions, Store};
 #[derive(Clone, Debug)]
 pub(super) enum Database {
     File(PathBuf),
-    Server(PostgresOptions),
+    Server(Box<PostgresOptions>),
 }
 
 impl Database {
@@ -28,11 +28,12 @@ impl Database {
         };
         let options = PostgresOptions::parse(url.expose());
         let options = options.map_err(|error| StartError::Other(format!("store.url: {error}")))?;
-        let Some(file) = &config.store.password_file else { return Ok(Self::Server(options)) };
+        let Some(file) = &config.store.password_file else { return Ok(Self::Server(Box::new(options))) };
         let password = std::fs::read_to_string(file).map_err(|error| {
             StartError::Other(format!("store.password_file: {}: {error}; it holds the password alone", file.display()))
         })?;
-        Ok(Self::Server(options.with_password(password.trim_end_matches(['\r', '\n']))))
+        let options = options.with_password(password.trim_end_matches(['\r', '\n']));
+        Ok(Self::Server(Box::new(options)))
     }
 
     /// Opens it; makes or brings up to date what is in it.

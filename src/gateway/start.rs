@@ -229,7 +229,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         seen_at: Some(clock.wall()),
     };
     store.keep_node(&node).await.map_err(stored)?;
-    let peers = Peers { world: Arc::clone(&world), store: store.clone(), node: node, listener };
+    let peers = Peers { world: Arc::clone(&world), store: store.clone(), node, listener };
     let mut tasks =
         vec![tokio::spawn(async move { health.run().await }), tokio::spawn(upkeep.run()), tokio::spawn(peers.run())];
     tasks.extend(sharing.as_ref().map(|node| {

@@ -121,7 +121,9 @@ impl ChangeListener {
                 Ok(Ok(Some(_))) => return Ok(()),
                 Ok(Ok(None)) => return Err(StoreError::Database(sqlx::Error::PoolClosed)),
                 Ok(Err(error)) => return Err(error.into()),
-                Err(_) => drop(in_time(Patience::ASKED, self.listener.execute("SELECT 1")).await?),
+                Err(_) => {
+                    in_time(Patience::ASKED, self.listener.execute("SELECT 1")).await?;
+                }
             }
         }
     }

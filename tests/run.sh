@@ -3,6 +3,8 @@
 #
 # What the tests need and the machine lacks is installed first: Python packages and, where the system's Node is missing or
 # older than 20, Node into target/test-env; Debian packages where this runs as root. Nothing is skipped: what cannot run fails.
+# A PostgreSQL server of its own runs meanwhile, at TEST_POSTGRES_URL, on a free port; tests that take a server away start one
+# for themselves, and so does each test that needs Redis.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -118,13 +120,70 @@ javascript() {
     echo "js: installed"
 }
 
+# The directory of PostgreSQL's programs, the newest there is, in $postgres_bin.
+find_postgres() {
+    local candidate
+    for candidate in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -Vr) "$(dirname "$(command -v initdb)")"; do
+        if [ -x "$candidate/initdb" ] && [ -x "$candidate/postgres" ]; then
+            postgres_bin=$candidate
+            return 0
+        fi
+    done
+    return 1
+}
+
+# An empty PostgreSQL server, for as long as this script runs.
+start_postgres() {
+    local as=(setpriv) owner try port
+    postgres_home=$(mktemp -d "$env/postgres.XXXXXX")
+    trap stop_postgres EXIT
+    if [ "$(id -u)" = 0 ]; then
+        # It does not run as root; and who it runs as may not come so far.
+        owner=$(id -un postgres 2>/dev/null || echo nobody)
+        as+=(--reuid "$owner" --regid "$(id -g "$owner")" --clear-groups)
+        if ! "${as[@]}" test -x "$env"; then
+            rmdir "$postgres_home"
+            postgres_home=$(mktemp -d)
+        fi
+        chown "$owner" "$postgres_home"
+    fi
+    "${as[@]}" "$postgres_bin/initdb" -D "$postgres_home/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >/dev/null
+    # Another program may take a port between its being found free and being used: then the next.
+    for try in 1 2 3 4 5; do
+        port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+        # It ends with this script, also when that is killed.
+        "${as[@]}" --pdeathsig INT "$postgres_bin/postgres" -D "$postgres_home/data" -p "$port" \
+            -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 -c fsync=off \
+            -c full_page_writes=off >"$postgres_home.log" 2>&1 &
+        postgres_pid=$!
+        until "$postgres_bin/pg_isready" -q -h 127.0.0.1 -p "$port"; do
+            kill -0 "$postgres_pid" 2>/dev/null || continue 2
+            sleep 0.1
+        done
+        export TEST_POSTGRES_URL="postgres://postgres@127.0.0.1:$port/postgres"
+        echo "postgres: $("$postgres_bin/postgres" --version), try $try"
+        return
+    done
+    fail "PostgreSQL does not start: $(cat "$postgres_home.log")"
+}
+
+stop_postgres() {
+    if [ -n "${postgres_pid:-}" ]; then
+        kill -INT "$postgres_pid" 2>/dev/null || true
+        wait "$postgres_pid" 2>/dev/null || true
+    fi
+    rm -rf "$postgres_home" "$postgres_home.log"
+}
+
 section "what the tests need"
 command -v cargo >/dev/null || fail "missing: cargo; install Rust from https://rustup.rs and run this again"
 command -v cc >/dev/null || debian gcc libc6-dev
-# Each test that needs a server starts its own; the one that comes with the package is not used.
+# The servers that come with the packages are not used.
 command -v redis-server >/dev/null || debian redis-server
+find_postgres || { debian postgresql && find_postgres; } || fail "missing: PostgreSQL's initdb and postgres"
 find_python || { debian python3 python3-venv && find_python; } || fail "missing: Python 3.11 or newer"
 echo "python: $("$python" --version)"
+start_postgres
 for name in py03 py10 driver openapi; do
     packages "$name"
 done
@@ -142,6 +201,9 @@ tests() {
 }
 
 tests "Rust tests" cargo test --locked --no-fail-fast
+# Once more what takes whatever database there is.
+TEST_STORE=postgres tests "Rust tests, on PostgreSQL" \
+    cargo test --locked --no-fail-fast --lib -- registry control audit::drain gateway
 options=()
 if [ "$long" = yes ]; then
     PROPTEST_CASES=500 tests "Rust tests, long runs" cargo test --locked --no-fail-fast -- --include-ignored
@@ -150,6 +212,10 @@ fi
 # The children talk on the loopback only, which a proxy for the way out must not see.
 export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost PYTHONDONTWRITEBYTECODE=1
 tests "SDK tests" "$env/driver/bin/python" -m pytest -q -p no:cacheprovider --basetemp "$env/tmp" "${options[@]}" "$sdk"
+# Not all again: what the database could spoil, which is texts of all kinds and the rows of a client's story.
+PATH=$PATH:$postgres_bin TEST_STORE=postgres tests "SDK tests, on PostgreSQL" "$env/driver/bin/python" -m pytest -q \
+    -p no:cacheprovider --basetemp "$env/tmp" "$sdk"/test_openapi.py::test_the_api_answers_as_it_is_described\[{nobody,agent}\] \
+    "$sdk/test_matrix.py" -k 'answers_as_it or py10-js'
 
 section "result"
 [ ${#failed[@]} = 0 ] || fail "failed: $(printf '[%s] ' "${failed[@]}")"

@@ -40,7 +40,8 @@ impl Database {
         let password = std::fs::read_to_string(file).map_err(|error| {
             StartError::Other(format!("store.password_file: {}: {error}; it holds the password alone", file.display()))
         })?;
-        Ok(Self::Server(Box::new(options.with_password(password.trim_end_matches(['\r', '\n'])))))
+        let options = options.with_password(password.trim_end_matches(['\r', '\n']));
+        Ok(Self::Server(Box::new(options)))
     }
 
     /// Opens it; makes or brings up to date what is in it.

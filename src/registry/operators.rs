@@ -67,8 +67,12 @@ pub async fn ensure_first(store: &Store, clock: &Clock, file: &Path) -> Result<O
         after: Some(json!({"name": name, "role": "admin"}).to_string()),
         reason: None,
     };
-    let made = store.add_first_admin(&operator, &event).await.map_err(FirstOperatorError::Store)?;
-    Ok(made.then_some(token.text))
+    if store.add_first_admin(&operator, &event).await.map_err(FirstOperatorError::Store)? {
+        return Ok(Some(token.text));
+    }
+    // Another node that started at the same time made one: this token is nobody's.
+    fs::remove_file(file).map_err(|error| FirstOperatorError::File { path: file.to_owned(), error })?;
+    Ok(None)
 }
 
 fn row(token: &NewToken, name: &str, role: OperatorRole, expires_at: Option<Timestamp>, now: Timestamp) -> OperatorRow {

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::support::agent::{Agent, Conn};
 use crate::support::client::Client;
+use crate::support::postgres::Postgres;
 use crate::support::process::Process;
 use crate::support::rpc;
 
@@ -64,8 +65,8 @@ async fn caller(public: SocketAddr, key: Option<String>, streams: bool, answered
     }
 }
 
-async fn rounds(durability: &str, rounds: u64) {
-    let settings = [("AUDIT__DURABILITY", durability)];
+async fn rounds(durability: &str, store: &str, rounds: u64) {
+    let settings = [("AUDIT__DURABILITY", durability), ("STORE__URL", store)];
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (seen, answered): (Seen, Seen) = (Arc::default(), Arc::default());
     let agent = agent(Arc::clone(&seen)).await;
@@ -107,10 +108,16 @@ async fn rounds(durability: &str, rounds: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_kills_lose_no_answered_call_and_double_none() {
-    rounds("process", 20).await;
+    rounds("process", "sqlite", 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_lose_nothing_when_records_wait_for_the_disk_either() {
-    rounds("disk", 4).await;
+    rounds("disk", "sqlite", 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_kills_lose_and_double_nothing_on_postgresql_either() {
+    let postgres = Postgres::start();
+    rounds("process", &postgres.url(), 10).await;
 }

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 use crate::support::agent::Agent;
+use crate::support::postgres::Postgres;
 use crate::support::process::Process;
 use crate::support::within;
 
@@ -19,8 +20,18 @@ fn script(heading: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_admins_first_quarter_of_an_hour_goes_as_the_readme_says() {
+    first_quarter_of_an_hour("sqlite").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn and_so_it_goes_with_postgresql() {
+    let postgres = Postgres::start();
+    first_quarter_of_an_hour(&postgres.url()).await;
+}
+
+async fn first_quarter_of_an_hour(store: &str) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let gateway = Process::start(dir.path(), &[]).await;
+    let gateway = Process::start(dir.path(), &[("STORE__URL", store)]).await;
     let agent = Agent::echo().await;
     let script = script("### Run it");
     assert!(script.lines().filter(|line| line.starts_with("trust-gateway")).count() > 12, "{script}");

@@ -1,7 +1,7 @@
-//! Two gateways that share their limits through one Redis server, as processes of their own over real sockets.
+//! Two gateways that share their limits through one Redis server and the rest through one PostgreSQL database, as processes
+//! of their own over real sockets.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use crate::support::agent::Agent;
 use crate::support::client::Client;
 use crate::support::gateway::Registered;
+use crate::support::nodes::Nodes;
 use crate::support::process::Process;
 use crate::support::redis::Redis;
 use crate::support::{rpc, within};
@@ -21,42 +22,35 @@ const PATIENT: &str = "5s";
 /// For what is about absence.
 const HASTY: &str = "20ms";
 
-/// Two gateways with the same agents, keys, connections and names of limits.
+/// Two gateways with one database and one Redis.
 struct Pair {
-    nodes: [Process; 2],
+    cluster: Nodes,
     redis: Redis,
     agent: Agent,
     caller: Registered,
-    dirs: [TempDir; 2],
 }
 
 impl Pair {
     /// A caller connected to `agent` under `limits`.
     async fn start(agent: Agent, timeout: &str, limits: Value) -> Self {
         let redis = Redis::start();
-        let dirs = [(); 2].map(|()| TempDir::new().expect("a temporary directory"));
-        let first = Process::start(dirs[0].path(), &[]).await;
+        let url = redis.url();
+        let cluster = Nodes::start(&[("LIMITS__SHARED", &url), ("LIMITS__SHARED_TIMEOUT", timeout)]).await;
+        let first = &cluster.nodes[0];
         let target = first.register("echo", Some(&agent.url())).await;
         let caller = first.register("caller", None).await;
-        first.connect(&caller, &target).await;
-        let list = first.operated("GET", "/api/connections", &Value::Null).await;
-        let connection = list["connections"][0]["id"].as_str().expect("there is one").to_owned();
-        first.operated("PUT", &format!("/api/connections/{connection}"), &json!({"limits": limits})).await;
-        first.signal("TERM").await;
-        assert!(first.ended().await.success());
-        copy(&dirs[0].path().join("data"), &dirs[1].path().join("data"));
-
-        let url = redis.url();
-        let settings = [("LIMITS__SHARED", url.as_str()), ("LIMITS__SHARED_TIMEOUT", timeout)];
-        let nodes = [Process::start(dirs[0].path(), &settings).await, Process::start(dirs[1].path(), &settings).await];
-        let pair = Self { nodes, redis, agent, caller, dirs };
+        let connection =
+            json!({"requester_id": caller.id, "target_id": target.id, "status": "connected", "limits": limits});
+        first.operated("POST", "/api/connections", &connection).await;
+        let pair = Self { cluster, redis, agent, caller };
+        within("the second node knows of it", pair.cluster.in_step()).await;
         pair.share().await;
         pair
     }
 
     /// Waits until both share.
     async fn share(&self) {
-        for node in &self.nodes {
+        for node in &self.cluster.nodes {
             within("limits are shared", async {
                 while metric(node, "limits_shared").await != 1.0 || metric(node, "limits_nodes").await != 2.0 {
                     sleep(Duration::from_millis(20)).await;
@@ -70,7 +64,7 @@ impl Pair {
     async fn calls(&mut self, calls: usize, meanwhile: impl FnOnce(&mut Redis)) -> BTreeMap<u16, usize> {
         let mut answers = JoinSet::new();
         for id in 0..calls {
-            let address = self.nodes[id % 2].public;
+            let address = self.cluster.nodes[id % 2].public;
             let key = self.caller.key.clone();
             answers.spawn(async move {
                 let mut client = Client::connect(address).await;
@@ -95,7 +89,7 @@ impl Pair {
 
     /// Opens an event stream on a node; the status, and the client that has it open.
     async fn stream(&self, node: usize) -> (u16, Client) {
-        let mut client = Client::connect(self.nodes[node].public).await;
+        let mut client = Client::connect(self.cluster.nodes[node].public).await;
         client.call("/api/proxy/echo", Some(&self.caller.key), &rpc(1, "SubscribeToTask")).await;
         let head = client.head().await;
         (head.status, client)
@@ -112,19 +106,6 @@ impl Pair {
             }
         })
         .await
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a directory");
-    for entry in std::fs::read_dir(from).expect("readable") {
-        let entry = entry.expect("readable");
-        let to = to.join(entry.file_name());
-        if entry.file_type().expect("known").is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).expect("copied");
-        }
     }
 }
 
@@ -155,14 +136,14 @@ async fn of_two_thousand_parallel_calls_over_two_nodes_exactly_300_pass() {
     let mut pair = Pair::start(Agent::echo().await, PATIENT, burst()).await;
     assert_eq!(pair.calls(2_000, |_| {}).await, [(200, 300), (429, 1_700)].into());
     assert_eq!(pair.agent.calls().len(), 300);
-    for node in &pair.nodes {
+    for node in &pair.cluster.nodes {
         assert!(metric(node, "limits_decided_shared_total").await >= 300.0);
         for cause in ["starting", "unreachable", "timeout", "emptied", "failed"] {
             let alone = format!("limits_decided_alone_total{{cause=\"{cause}\"}}");
             assert_eq!(metric(node, &alone).await, 0.0, "{cause}");
         }
     }
-    let ready = pair.nodes[0].operated("GET", "/readyz", &Value::Null).await;
+    let ready = pair.cluster.nodes[0].operated("GET", "/readyz", &Value::Null).await;
     assert_eq!(ready["checks"]["limits"], "ok");
 }
 
@@ -187,10 +168,12 @@ async fn a_server_that_is_away_from_the_beginning_is_survived_shown_and_told_of_
     pair.redis.freeze();
     let passed = pair.calls(2_000, |_| {}).await[&200];
     assert!((150..=450).contains(&passed), "{passed}");
-    let ready = pair.nodes[0].operated("GET", "/readyz", &Value::Null).await;
+    let ready = pair.cluster.nodes[0].operated("GET", "/readyz", &Value::Null).await;
     let why = ready["checks"]["limits"].as_str().expect("a word").to_owned();
     assert!(why.contains("did not answer in time"), "{why}");
-    assert!(pair.nodes[0].operated("GET", "/api/status", &Value::Null).await["warnings"].to_string().contains(&why));
+    assert!(
+        pair.cluster.nodes[0].operated("GET", "/api/status", &Value::Null).await["warnings"].to_string().contains(&why)
+    );
 
     pair.redis.restart();
     pair.share().await;
@@ -224,15 +207,13 @@ async fn stream_slots_are_exact_over_both_nodes_and_come_back_when_streams_end_o
     open.push((1, pair.stream_at_last(1).await));
     assert_eq!(pair.stream(0).await.0, 429);
 
-    let [killed, survivor] = pair.nodes;
-    killed.kill().await;
     let lost = open.iter().filter(|(node, _)| *node == 0).count();
     assert_eq!(lost, 2);
-    pair.nodes = [Process::start(pair.dirs[0].path(), &[]).await, survivor];
+    pair.cluster.nodes.remove(0).kill().await;
     for _ in 0..lost {
-        open.push((1, pair.stream_at_last(1).await));
+        open.push((1, pair.stream_at_last(0).await));
     }
-    assert_eq!(pair.stream(1).await.0, 429);
+    assert_eq!(pair.stream(0).await.0, 429);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

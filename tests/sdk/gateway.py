@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import uuid
 
 import httpx
 
@@ -27,6 +28,17 @@ def end_with_parent():
     ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
 
 
+def store():
+    """Where a gateway keeps its state: SQLite, or with TEST_STORE=postgres a new database at TEST_POSTGRES_URL."""
+    kind = os.environ.get("TEST_STORE")
+    if kind is None:
+        return {}
+    assert kind == "postgres", f'TEST_STORE={kind}: only "postgres" is known'
+    server, name = os.environ["TEST_POSTGRES_URL"], f"sdk_{uuid.uuid4().hex}"
+    subprocess.run(["psql", "-q", "-c", f"CREATE DATABASE {name}", server], check=True)
+    return {"TRUST_GATEWAY__STORE__URL": str(httpx.URL(server).copy_with(path=f"/{name}"))}
+
+
 class Gateway:
     """A running gateway with the operator's view of it."""
 
@@ -39,6 +51,7 @@ class Gateway:
             "TRUST_GATEWAY__SERVER__LISTEN": "127.0.0.1:0",
             "TRUST_GATEWAY__ADMIN__LISTEN": "127.0.0.1:0",
             "TRUST_GATEWAY__DATA_DIR": str(data_dir),
+            **store(),
             **(settings or {}),
         }
         self.process = subprocess.Popen(

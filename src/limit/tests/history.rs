@@ -309,11 +309,10 @@ impl World {
         }
         self.house.limits.set_policy(self.terms.policy());
         self.house.limits.set_agents(self.terms.agents());
-        for n in 0..2 {
+        for (n, (direction, agent)) in self.directions.iter_mut().zip(AGENTS).enumerate() {
             let own = self.terms.connections[n].shared();
-            let previous = Arc::clone(&self.directions[n]);
-            self.directions[n] =
-                self.house.limits.direction(Uuid::from_u128(30 + n as u128), AGENTS[n], &own, Some(&previous));
+            let connection = Uuid::from_u128(30 + n as u128);
+            *direction = self.house.limits.direction(connection, agent, &own, Some(&Arc::clone(direction)));
         }
     }
 

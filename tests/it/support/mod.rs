@@ -3,7 +3,9 @@
 pub(crate) mod agent;
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod nodes;
 pub(crate) mod person;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod redis;
 

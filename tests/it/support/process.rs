@@ -48,7 +48,8 @@ impl Process {
                 _ => {}
             }
         }
-        let token = std::fs::read_to_string(dir.join("data/admin-token")).expect("the first start writes it");
+        // The first start writes it; where several nodes share a database, that of one of them.
+        let token = std::fs::read_to_string(dir.join("data/admin-token")).unwrap_or_default();
         let (public, admin) = (public.expect("just set"), admin.expect("just set"));
         Self { child, public, admin, token: token.trim().to_owned(), log }
     }

@@ -34,6 +34,7 @@ pub(super) async fn show(session: &Session) -> Result<(), Failure> {
             ("agents", or_none(agents_told)),
             ("connections", or_none(counted(&connections["by_status"])) + &blocked),
             ("open calls", if streams > 0 { format!("{open}, {streams} of them streams") } else { open.to_string() }),
+            ("nodes", list(told, "nodes").len().to_string()),
             ("callers use", text(&told["public_url"])),
             ("listeners", listeners.join(", ")),
             ("registration", text(&told["registration"])),

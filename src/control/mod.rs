@@ -20,6 +20,7 @@ mod import;
 mod keys;
 mod me;
 mod metrics;
+mod nodes;
 mod notifications;
 mod openapi;
 mod operators;

@@ -11,6 +11,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::nodes::{self, Node};
 use super::problem::Problem;
 use super::who::Asked;
 use super::{Control, Door, Entry, Freshness};
@@ -137,6 +138,8 @@ struct Status {
     version: &'static str,
     /// The node whose rows it writes.
     node_id: Uuid,
+    /// The nodes that share the database and are there.
+    nodes: Vec<Node>,
     /// When it was started.
     #[schema(value_type = String, format = DateTime)]
     started_at: Timestamp,
@@ -223,10 +226,13 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
         }
     }
     let (now, about) = (control.registry.clock().wall(), &control.about);
+    let nodes = nodes::present(control.store.nodes().await?, about.node_id, now);
+    warnings.extend(nodes::warnings(&nodes, (control.gauges)().shared_limits.is_some()));
     let [verified, unverified, sources] = control.limits.keys();
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         node_id: about.node_id,
+        nodes,
         started_at: about.started_at,
         uptime_seconds: now.0.saturating_sub(about.started_at.0).max(0) / 1_000_000,
         public_url: control.public_url.clone(),

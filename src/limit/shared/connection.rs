@@ -195,3 +195,34 @@ pub(super) async fn within<T>(
     }
     Err(Cause::Timeout.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_arrived_while_the_thread_was_busy_is_taken_though_it_passes_several_tasks() {
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+        near.set_nonblocking(true).expect("a socket");
+        let mut near = tokio::net::UnixStream::from_std(near).expect("a socket");
+        let (read, mut receiver) = oneshot::channel();
+        tokio::spawn(async move { read.send(near.read_u8().await) });
+        for _ in 0..2 {
+            let (next, further) = oneshot::channel();
+            let before = std::mem::replace(&mut receiver, further);
+            tokio::spawn(async move { next.send(before.await.expect("it is sent")) });
+        }
+        let asking = async move { Ok(receiver.await.expect("it is sent")?) };
+        let busy = async {
+            // The tasks wait for each other now, the first of them for the socket.
+            yield_now().await;
+            std::io::Write::write_all(&mut far, &[7]).expect("there is room");
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let (answer, ()) = tokio::join!(within(Duration::from_millis(20), asking), busy);
+        assert_eq!(answer.expect("it is there"), 7);
+    }
+}

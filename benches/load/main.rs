@@ -4,14 +4,18 @@
 //! processes of their own that share this machine, so calls per second say little; what counts is processor time of the gateway's
 //! process per call: user and system, all threads, until every call is a row. It is compared with nginx, where that is installed,
 //! set up to check a key, hold a rate and write a line of JSON for each call; and with `--against PATH`, another build of the
-//! gateway. A second gateway shares its limits through a redis-server that is started for it. They take turns, round by round; ratios are medians of rounds, with the extremes behind them, since other work on the
-//! machine moves them. What a build differs from itself by (name it with `--against` as well) is noise. `--only WORD` picks
+//! gateway. A second gateway shares its limits through a redis-server that is started for it, a third has its state on a
+//! PostgreSQL, whose own processor time per call is the column `database`. They take turns, round by round; ratios are medians
+//! of rounds, with the extremes behind them, since other work on the machine moves them. What a build differs from itself by (name it with `--against` as well) is noise. `--only WORD` picks
 //! scenarios by name.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod agent;
 mod drive;
+#[path = "../../tests/it/support/postgres.rs"]
+#[allow(dead_code)] // shared with the tests
+mod postgres;
 mod process;
 mod proxy;
 mod scenario;
@@ -79,6 +83,8 @@ fn run(asked: &Asked) -> Fallible<()> {
     for program in &asked.against {
         kinds.push((program.display().to_string(), Kind::Gateway(std::path::absolute(program)?)));
     }
+    let program = env!("CARGO_BIN_EXE_trust-gateway").into();
+    kinds.insert(0, ("on PostgreSQL".to_owned(), Kind::OnPostgres(program)));
     if proxy::has_redis() {
         let program = env!("CARGO_BIN_EXE_trust-gateway").into();
         kinds.insert(0, ("limits shared".to_owned(), Kind::Sharing(program)));

@@ -21,26 +21,9 @@ impl Process {
         self.0.stdout.take().map(|out| BufReader::new(out).lines().map_while(Result::ok)).into_iter().flatten()
     }
 
-    fn family(&self) -> Vec<u32> {
-        let mut pids = vec![self.0.id()];
-        let mut at = 0;
-        while let Some(pid) = pids.get(at).copied() {
-            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            pids.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-            at += 1;
-        }
-        pids
-    }
-
     /// Processor time so far, user and system, all threads.
     pub(crate) fn cpu(&self) -> Duration {
-        let ticks = |pid: &u32| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-            fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()
-        };
-        // The kernel tells these in hundredths of a second on every architecture we know.
-        Duration::from_millis(self.family().iter().map(ticks).sum::<u64>() * 10)
+        cpu_of(self.0.id())
     }
 
     /// Resident memory in KiB.
@@ -50,7 +33,7 @@ impl Process {
             let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
             line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default()
         };
-        self.family().iter().map(resident).sum()
+        family(self.0.id()).iter().map(resident).sum()
     }
 
     /// Asks it to end, and waits.
@@ -68,6 +51,29 @@ impl Drop for Process {
             let _ = self.0.wait();
         }
     }
+}
+
+/// A process, its children, and theirs.
+fn family(first: u32) -> Vec<u32> {
+    let mut pids = vec![first];
+    let mut at = 0;
+    while let Some(pid) = pids.get(at).copied() {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        pids.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        at += 1;
+    }
+    pids
+}
+
+/// Processor time so far of a process and its children, user and system, all threads.
+pub(crate) fn cpu_of(process: u32) -> Duration {
+    let ticks = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>()
+    };
+    // The kernel tells these in hundredths of a second on every architecture we know.
+    Duration::from_millis(family(process).iter().map(ticks).sum::<u64>() * 10)
 }
 
 /// One request on a connection of its own; the body of a successful answer.

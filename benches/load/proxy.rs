@@ -13,7 +13,8 @@ use sqlx::{ConnectOptions as _, Row as _};
 use tempfile::TempDir;
 
 use crate::Fallible;
-use crate::process::{Process, ask};
+use crate::postgres::Postgres;
+use crate::process::{Process, ask, cpu_of};
 
 /// What nginx knows instead of a registered key.
 const NGINX_KEY: &str = "oag_0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -25,8 +26,16 @@ pub(crate) enum Kind {
     Gateway(PathBuf),
     /// A build of the gateway whose limits are shared through redis-server from the path.
     Sharing(PathBuf),
+    /// A build of the gateway with its state on PostgreSQL.
+    OnPostgres(PathBuf),
     /// nginx from the path.
     Nginx,
+}
+
+/// Where the rows are.
+enum Log {
+    File(PathBuf),
+    Server(Postgres),
 }
 
 /// A running proxy with the agent behind it.
@@ -35,7 +44,7 @@ pub(crate) struct Proxy {
     pub(crate) process: Process,
     pub(crate) address: SocketAddr,
     key: String,
-    database: Option<PathBuf>,
+    log: Option<Log>,
     _redis: Option<Process>,
     _dir: TempDir,
 }
@@ -50,6 +59,12 @@ impl Proxy {
                 let mut command = Command::new(program);
                 command.env("TRUST_GATEWAY__LIMITS__SHARED", url);
                 Ok(Self { _redis: Some(redis), ..gateway(name, &mut command, agent, dir)? })
+            }
+            Kind::OnPostgres(program) => {
+                let postgres = Postgres::start();
+                let mut command = Command::new(program);
+                command.env("TRUST_GATEWAY__STORE__URL", postgres.url());
+                Ok(Self { log: Some(Log::Server(postgres)), ..gateway(name, &mut command, agent, dir)? })
             }
             Kind::Nginx => nginx(name, agent, dir),
         }
@@ -70,7 +85,7 @@ impl Proxy {
 
     /// Waits until every call is a row, so that what this costs is counted with the calls.
     pub(crate) async fn settle(&self, calls: u64) -> Fallible<()> {
-        if self.database.is_none() {
+        if !self.audits() {
             return Ok(());
         }
         let begun = Instant::now();
@@ -85,15 +100,29 @@ impl Proxy {
 
     /// How many calls the audit log holds; 0 where there is none.
     pub(crate) async fn rows(&self) -> Fallible<u64> {
-        let Some(database) = &self.database else { return Ok(0) };
-        let mut log = SqliteConnectOptions::new().filename(database).read_only(true).connect().await?;
-        let row = sqlx::query("SELECT coalesce(sum(calls), 0) FROM proxy_calls").fetch_one(&mut log).await?;
-        Ok(u64::try_from(row.try_get::<i64, _>(0)?)?)
+        let rows = "SELECT CAST(coalesce(sum(calls), 0) AS bigint) FROM proxy_calls";
+        let rows: i64 = match &self.log {
+            None => 0,
+            Some(Log::File(file)) => {
+                let mut log = SqliteConnectOptions::new().filename(file).read_only(true).connect().await?;
+                sqlx::query(rows).fetch_one(&mut log).await?.try_get(0)?
+            }
+            Some(Log::Server(postgres)) => postgres.rows(rows).await[0].try_get(0)?,
+        };
+        Ok(u64::try_from(rows)?)
+    }
+
+    /// Processor time so far of the database server, where there is one.
+    pub(crate) fn database_cpu(&self) -> Duration {
+        match &self.log {
+            Some(Log::Server(postgres)) => cpu_of(postgres.id()),
+            _ => Duration::ZERO,
+        }
     }
 
     /// Whether there is an audit log.
     pub(crate) fn audits(&self) -> bool {
-        self.database.is_some()
+        self.log.is_some()
     }
 }
 
@@ -156,7 +185,7 @@ fn gateway(name: &str, command: &mut Command, agent: SocketAddr, dir: TempDir) -
         process,
         address,
         key: caller["api_key"].as_str().unwrap_or_default().to_owned(),
-        database: Some(data.join("gateway.db")),
+        log: Some(Log::File(data.join("gateway.db"))),
         _redis: None,
         _dir: dir,
     })
@@ -220,5 +249,5 @@ http {{
         std::thread::sleep(Duration::from_millis(20));
     }
     let (name, key) = (name.to_owned(), NGINX_KEY.to_owned());
-    Ok(Proxy { name, process, address, key, database: None, _redis: None, _dir: dir })
+    Ok(Proxy { name, process, address, key, log: None, _redis: None, _dir: dir })
 }

@@ -50,6 +50,8 @@ pub(crate) struct Round {
     pub(crate) units: usize,
     pub(crate) wall: Duration,
     pub(crate) cpu: Duration,
+    /// Of the database server's processes.
+    pub(crate) database: Duration,
     /// In order; none for streams.
     pub(crate) latencies: Vec<u32>,
     /// KiB that open streams took, each.
@@ -140,7 +142,7 @@ impl Scenario {
         progress: &Rc<Cell<usize>>,
     ) -> Fallible<Round> {
         let Contender { proxy, sent, rounds } = contender;
-        let cpu = proxy.process.cpu();
+        let (cpu, database) = (proxy.process.cpu(), proxy.database_cpu());
         match *self {
             Self::Calls { bytes, connections, calls, reconnect, .. } => {
                 let request = proxy.request(&call("SendMessage", bytes), reconnect);
@@ -149,7 +151,14 @@ impl Scenario {
                 let Seen { wall, latencies } = drive::calls(load, progress).await?;
                 *sent += calls as u64;
                 proxy.settle(*sent).await?;
-                Ok(Round { units: calls, wall, cpu: proxy.process.cpu() - cpu, latencies, stream_kib: None })
+                Ok(Round {
+                    units: calls,
+                    wall,
+                    cpu: proxy.process.cpu() - cpu,
+                    database: proxy.database_cpu() - database,
+                    latencies,
+                    stream_kib: None,
+                })
             }
             Self::Streams { streams, events, every, .. } => {
                 let request = proxy.request(&call("SendStreamingMessage", 400), false);
@@ -173,7 +182,14 @@ impl Scenario {
                 proxy.settle(*sent).await?;
                 let cpu = proxy.process.cpu() - cpu;
                 let stream_kib = Some(grown as f64 / streams as f64);
-                Ok(Round { units: streams * events, wall, cpu, latencies: Vec::new(), stream_kib })
+                Ok(Round {
+                    units: streams * events,
+                    wall,
+                    cpu,
+                    database: proxy.database_cpu() - database,
+                    latencies: Vec::new(),
+                    stream_kib,
+                })
             }
         }
     }

@@ -9,13 +9,14 @@ pub(crate) fn print(scenario: &Scenario, outcomes: &[Outcome]) {
     let unit = scenario.unit();
     println!("\n{}", scenario.name());
     println!(
-        "{:<28} {:>9} {:>9} {:>9} {:>14} {:>17} {:>9} {:>11} {:>17}",
+        "{:<28} {:>9} {:>9} {:>9} {:>14} {:>17} {:>9} {:>9} {:>11} {:>17}",
         "",
         format!("{unit}s/s"),
         "p50 ms",
         "p99 ms",
         format!("CPU-µs/{unit}"),
         "ratio (rounds)",
+        "database",
         "RSS MiB",
         "KiB/stream",
         "rows / calls"
@@ -25,13 +26,14 @@ pub(crate) fn print(scenario: &Scenario, outcomes: &[Outcome]) {
         let rounds: Vec<&Round> = counted(outcome).collect();
         let ratios: Vec<f64> = rounds.iter().zip(counted(base)).map(|(own, base)| micros(own) / micros(base)).collect();
         println!(
-            "{:<28} {:>9.0} {:>9} {:>9} {:>14.1} {:>17} {:>9.1} {:>11} {:>17}",
+            "{:<28} {:>9.0} {:>9} {:>9} {:>14.1} {:>17} {:>9.1} {:>9.1} {:>11} {:>17}",
             outcome.name,
             median(rounds.iter().map(|round| round.units as f64 / round.wall.as_secs_f64()).collect()),
             quantile(&rounds, 0.5),
             quantile(&rounds, 0.99),
             median(rounds.iter().map(|round| micros(round)).collect()),
             spread(ratios),
+            median(rounds.iter().map(|round| round.database.as_secs_f64() * 1e6 / round.units as f64).collect()),
             outcome.rss as f64 / 1024.0,
             stream_kib(outcome),
             match outcome.rows {

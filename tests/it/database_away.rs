@@ -209,6 +209,8 @@ async fn a_node_cut_off_for_too_long_serves_connected_callers_only_until_it_is_b
     let checks = told(&cluster.nodes[1], "degraded").await;
     let why = checks["directory"].as_str().expect("a word");
     assert!(why.contains("only connected callers are served"), "{why}");
+    let asked = cluster.nodes[1].operate("GET", "/api/agents", &Value::Null).await;
+    assert_eq!(asked.status, 503, "{}", asked.text());
 
     cluster.postgres.thaw();
     for key in [None, Some(stranger.key.clone())] {

@@ -1,6 +1,7 @@
 //! A gateway of the test's own: real sockets, a directory of its own, a clock the test may hold.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -40,6 +41,8 @@ impl TestGateway {
         config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.admin.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.server.workers = 2;
+        // Where a test moves the clock, nobody has looked at the database for as long.
+        config.directory.max_stale = Duration::MAX;
         adjust(&mut config);
         let gateway = Gateway::start(config, clock).await.expect("the gateway starts");
         let operator = gateway.operator_token().expect("the first start makes one");

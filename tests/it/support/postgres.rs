@@ -1,4 +1,5 @@
-//! A PostgreSQL server of the test's own: on a free port, nothing kept, stopped with the test.
+//! A PostgreSQL server of the test's own: on a free port, nothing kept, stopped with the test. Shared with the
+//! benches.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,11 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// Of the process whose children do the work.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Stops it by a signal: `INT` ends what goes on in it in order, `QUIT` as a crash does.
     pub(crate) fn stop(&mut self, signal: &str) {
         self.signal(signal);
@@ -91,11 +97,11 @@ impl Postgres {
     }
 
     fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
+        signal(self.id(), name);
     }
 
     fn children(&self) -> Vec<u32> {
-        let id = self.child.id();
+        let id = self.id();
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         children.split_whitespace().filter_map(|id| id.parse().ok()).collect()
     }

@@ -203,7 +203,7 @@ tests() {
 tests "Rust tests" cargo test --locked --no-fail-fast
 # Once more what takes whatever database there is.
 TEST_STORE=postgres tests "Rust tests, on PostgreSQL" \
-    cargo test --locked --no-fail-fast --lib -- registry control audit::drain gateway
+    cargo test --locked --no-fail-fast --lib -- registry control audit::drain gateway store::search
 options=()
 if [ "$long" = yes ]; then
     PROPTEST_CASES=500 tests "Rust tests, long runs" cargo test --locked --no-fail-fast -- --include-ignored

@@ -34,15 +34,7 @@ pub struct Copied {
 /// # Errors
 /// When `to` is not empty, or something cannot be read or written.
 pub async fn back_up(config: &Config, to: &Path) -> Result<Copied, StartError> {
-    let database = Database::of(config)?;
-    if let Database::File(file) = &database
-        && !file.exists()
-    {
-        return Err(StartError::Other(format!(
-            "there is no database at {}: name the configuration of the gateway with --config",
-            file.display()
-        )));
-    }
+    let database = Database::existing(config)?;
     make_empty(to)?;
     let journal = copy_tree(&config.journal_dir(), &to.join("journal"))?;
     let keys = copy_tree(&config.keys_dir(), &to.join("keys"))?;

@@ -44,6 +44,21 @@ impl Database {
         Ok(Self::Server(Box::new(options)))
     }
 
+    /// The same, where a gateway has been before.
+    ///
+    /// # Errors
+    /// When there is no such file, or as for [`Database::of`].
+    pub(super) fn existing(config: &Config) -> Result<Self, StartError> {
+        let database = Self::of(config)?;
+        match &database {
+            Self::File(file) if !file.exists() => Err(StartError::Other(format!(
+                "there is no database at {}: name the configuration of the gateway with --config",
+                file.display()
+            ))),
+            _ => Ok(database),
+        }
+    }
+
     /// Opens it; makes or brings up to date what is in it.
     ///
     /// # Errors

@@ -191,6 +191,7 @@ mod tests {
 
     use super::super::conformance::{agent, event, key};
     use super::super::rows::ConnectionStatus;
+    use super::super::testing::TestStore;
     use super::*;
 
     /// What a look through every row finds.
@@ -226,8 +227,8 @@ mod tests {
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let dir = tempfile::tempdir().expect("a directory");
-                let store = Store::open_sqlite(&dir.path().join("gateway.db")).await.expect("opens");
+                let test = TestStore::any().await;
+                let store = &test.store;
                 let mut rows = Vec::new();
                 for (n, (name, description, skill)) in texts.into_iter().enumerate() {
                     let mut row = agent(&format!("slug-{n}"));
@@ -245,9 +246,9 @@ mod tests {
                 let parts: Vec<String> =
                     rows.iter().map(|row| row.name.chars().skip(1).take(4).collect()).collect();
                 for query in queries.iter().chain(&parts) {
-                    assert_eq!(found(&store, query).await, plain(&rows, query), "{query:?} in {rows:#?}");
+                    assert_eq!(found(store, query).await, plain(&rows, query), "{query:?} in {rows:#?}");
                 }
-                store.close().await;
+                test.end().await;
             });
         }
     }

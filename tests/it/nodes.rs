@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::Row as _;
+use tempfile::TempDir;
+use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::support::agent::Agent;
@@ -175,4 +177,29 @@ async fn a_copy_of_a_data_directory_is_no_node_while_the_original_serves() {
     original.kill().await;
     let successor = start(&dirs[1], &postgres, &[]).await;
     within("it takes over", successor.logs("serving")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_not_sealed_anew_under_a_node_that_could_not_open_them() {
+    let (dirs, postgres) = (directories(), Postgres::start());
+    let first = start(&dirs[0], &postgres, &[]).await;
+    share(&dirs[0], &dirs[1], "keys");
+    share(&dirs[0], &dirs[1], "admin-token");
+    let second = start(&dirs[1], &postgres, &[]).await;
+    let rotate = async |dir: &TempDir| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trust-gateway"));
+        command.arg("rotate-secrets-key").env("TRUST_GATEWAY__DATA_DIR", dir.path().join("data"));
+        command.env("TRUST_GATEWAY__STORE__URL", postgres.url()).kill_on_drop(true);
+        within("the command ends", command.output()).await.expect("the program starts")
+    };
+    first.kill().await;
+    let refused = rotate(&dirs[0]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("stop all of its nodes"), "{said}");
+
+    second.kill().await;
+    within("all are gone", async { while !rotate(&dirs[0]).await.status.success() {} }).await;
+    let (status, log) = Process::start_in_vain(dirs[1].path(), &[("STORE__URL", &postgres.url())]).await;
+    assert!(!status.success() && log.contains("secrets.key is not the one"), "{log}");
+    start(&dirs[0], &postgres, &[]).await.logs("serving").await;
 }

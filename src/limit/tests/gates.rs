@@ -125,8 +125,8 @@ fn a_level_that_is_limited_at_an_agent_leaves_other_agents_and_levels_alone() {
 #[test]
 fn an_operation_costs_what_the_agent_says_and_the_answer_counts_calls_like_it() {
     let house = House::new(policy(&[]));
-    let mut own = AgentLimits::default();
-    own.costs = [(Operation::SendMessage, 5), (Operation::GetTask, 20), (Operation::GetAgentCard, 7)].into();
+    let costs = [(Operation::SendMessage, 5), (Operation::GetTask, 20), (Operation::GetAgentCard, 7)].into();
+    let mut own = AgentLimits { costs, ..AgentLimits::default() };
     own.verified.shared =
         ConnectionLimits { rate: Some(60), period_ms: Some(60_000), burst: Some(12), ..Default::default() };
     house.limits.set_agents([(TARGET, Arc::new(own))].into_iter().collect());

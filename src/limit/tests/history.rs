@@ -309,12 +309,11 @@ impl World {
         }
         self.house.limits.set_policy(self.terms.policy());
         self.house.limits.set_agents(self.terms.agents());
-        for n in 0..2 {
+        self.directions = [0, 1].map(|n| {
             let own = self.terms.connections[n].shared();
-            let previous = Arc::clone(&self.directions[n]);
-            self.directions[n] =
-                self.house.limits.direction(Uuid::from_u128(30 + n as u128), AGENTS[n], &own, Some(&previous));
-        }
+            let previous = Some(&self.directions[n]);
+            self.house.limits.direction(Uuid::from_u128(30 + n as u128), AGENTS[n], &own, previous)
+        });
     }
 
     /// A new process that knows what was charged, and nothing else.

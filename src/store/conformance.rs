@@ -183,6 +183,7 @@ mod suite {
         let mut changed = row.clone();
         changed.name = "other".to_owned();
         changed.timeouts.idle_ms = None;
+        changed.limits = AgentLimits::default();
         let wanted = changed.clone();
         let done = store
             .change_agent(row.id, |row| {

@@ -88,7 +88,7 @@ impl Scene {
         assert!(second.header("ratelimit").is_some_and(|value| value.starts_with("\"reads\"")), "{}", second.head);
     }
 
-    async fn comes_free(self) {
+    async fn ends_free(self) {
         within("the slot is free", async {
             loop {
                 let mut client = self.gateway.client().await;
@@ -120,7 +120,7 @@ async fn when_the_agent_ends_it() {
     let mut client = scene.stream().await;
     scene.told.notify_one();
     assert_eq!(client.chunk().await, Ok(None));
-    scene.comes_free().await;
+    scene.ends_free().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -129,14 +129,14 @@ async fn when_the_agent_dies() {
     let mut client = scene.stream().await;
     scene.told.notify_one();
     assert_eq!(client.chunk().await, Err(()));
-    scene.comes_free().await;
+    scene.ends_free().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_caller_leaves() {
     let scene = Scene::new(Then::End).await;
     drop(scene.stream().await);
-    scene.comes_free().await;
+    scene.ends_free().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,7 +146,7 @@ async fn when_it_is_cut_although_nobody_reads_that_it_is() {
         let stalled = scene.stream().await;
         scene.act(cut).await;
         scene.act(back).await;
-        scene.comes_free().await;
+        scene.ends_free().await;
         drop(stalled);
     }
 }
@@ -158,7 +158,7 @@ async fn when_the_agent_is_silent_for_too_long() {
     let farewell = client.until("\n\n").await;
     assert!(farewell.contains("error"), "{farewell}");
     assert_eq!(client.chunk().await, Err(()));
-    scene.comes_free().await;
+    scene.ends_free().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,7 +178,7 @@ async fn when_the_caller_resets_it_on_a_connection_that_goes_on() {
     assert!(first.into_data().is_ok_and(|data| data.starts_with(b"data: ")));
     scene.is_taken().await;
     drop(answer);
-    scene.comes_free().await;
+    scene.ends_free().await;
     drop(sender);
     let _ = connection.await;
 }

@@ -309,11 +309,11 @@ impl World {
         }
         self.house.limits.set_policy(self.terms.policy());
         self.house.limits.set_agents(self.terms.agents());
-        for (n, (direction, agent)) in self.directions.iter_mut().zip(AGENTS).enumerate() {
+        self.directions = [0, 1].map(|n| {
             let own = self.terms.connections[n].shared();
-            let connection = Uuid::from_u128(30 + n as u128);
-            *direction = self.house.limits.direction(connection, agent, &own, Some(&Arc::clone(direction)));
-        }
+            let previous = Some(&self.directions[n]);
+            self.house.limits.direction(Uuid::from_u128(30 + n as u128), AGENTS[n], &own, previous)
+        });
     }
 
     /// A new process that knows what was charged, and nothing else.

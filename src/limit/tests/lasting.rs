@@ -32,6 +32,20 @@ fn a_reload_carries_over_what_was_used() {
 }
 
 #[test]
+fn a_slower_rate_holds_from_the_reload_on_also_for_those_who_do_not_call_meanwhile() {
+    let house = House::new(policy(&[]));
+    let direction = house.direction(&ConnectionLimits::default());
+    assert_eq!(left(&house, Subject::Connected(&direction)), 300);
+    assert_eq!(left(&house, verified()), 1);
+    house
+        .limits
+        .set_policy(policy(&[("rate = \"300/min\"", "rate = \"1/min\""), ("{ rate = \"1/min\"", "{ rate = \"1/h\"")]));
+    house.advance(120);
+    assert_eq!(left(&house, Subject::Connected(&direction)), 0);
+    assert_eq!(left(&house, verified()), 0);
+}
+
+#[test]
 fn a_reload_in_the_midst_of_calls_hands_nothing_out() {
     let house = House::new(policy(&[]));
     let direction = house.direction(&ConnectionLimits::default());

@@ -60,15 +60,6 @@ proptest! {
 }
 
 #[test]
-fn callers_of_one_address_find_one_account_while_the_room_runs_out() {
-    for _ in 0..200 {
-        let limits = Limits::with_key_cap(Clock::manual(NOON), policy(&[]), SECRET, Vec::new(), 1);
-        let house = House { clock: Clock::manual(NOON), limits, agent: Arc::new(Gate::new(1024)) };
-        assert_eq!(admitted_in_parallel(&house, anonymous("192.0.2.1"), 16), 1);
-    }
-}
-
-#[test]
 fn a_caller_that_shared_a_limit_begins_its_own_where_that_stood() {
     let clock = Clock::manual(NOON);
     let limits =

@@ -95,6 +95,11 @@ impl Slots {
         self.version << Self::COUNT_BITS | u64::from(self.count)
     }
 
+    /// Of an account that was forgotten by then.
+    pub(super) fn none_at(now: Now) -> Self {
+        Self { version: Self::version_at(now.nanos), count: 0 }
+    }
+
     /// The least version a change at `nanos` gets: an account that was forgotten and is opened anew does not begin below
     /// where it ended. In steps of 65 microseconds, nine years of them.
     fn version_at(nanos: u64) -> u64 {
@@ -212,7 +217,7 @@ impl Account {
         }
     }
 
-    /// Draws `units` as a node does that decides for `parts` of them alone.
+    /// Draws `units` as a node does that decides for `parts` of them alone, and owes them to the others.
     ///
     /// # Errors
     /// When the bucket does not hold that many.
@@ -224,10 +229,13 @@ impl Account {
         parts: Parts,
         now: Now,
     ) -> Result<Level, Short> {
-        self.measure_and_replace(draws, |cell| {
+        let level = self.measure_and_replace(draws, |cell| {
             let (level, next) = shape.draw_part(cell.map_or(0, Nanos::as_u64), now.nanos, units, parts)?;
             Ok((level, Nanos::new(next)))
-        })
+        })?;
+        // Afterwards: what is told meanwhile may be how it stood before.
+        self.owe(draws);
+        Ok(level)
     }
 
     /// Takes `units` of the day's `limit`, each of them `parts` times: a node that decides alone must assume that the others
@@ -285,8 +293,14 @@ impl Account {
         self.owed.fetch_or(draws.bit(), Ordering::AcqRel);
     }
 
-    /// Whether a bucket was charged here alone; whoever asks tells it.
-    pub(super) fn take_owed(&self, draws: Draws) -> bool {
+    /// What there is to tell of a bucket: whether it was charged here alone, and its state. Whoever asks tells it.
+    pub(super) fn tell(&self, draws: Draws) -> (bool, u64) {
+        // In this order: what is charged in between is owed anew.
+        let owed = self.take_owed(draws);
+        (owed, self.cell(draws))
+    }
+
+    fn take_owed(&self, draws: Draws) -> bool {
         // The common case writes nothing.
         self.owed.load(Ordering::Acquire) & draws.bit() != 0
             && self.owed.fetch_and(!draws.bit(), Ordering::AcqRel) & draws.bit() != 0
@@ -456,6 +470,36 @@ mod tests {
         account.owe(Draws::Work);
         assert!(!account.take_owed(Draws::Reads));
         assert!(account.take_owed(Draws::Work) && !account.take_owed(Draws::Work));
+    }
+
+    #[test]
+    fn what_is_charged_alone_while_it_is_told_is_told_then_or_owed() {
+        let shape = Shape::new(1_000, NonZeroU32::MAX);
+        let (account, begun, drawn) = (Account::default(), AtomicU32::new(0), AtomicU32::new(0));
+        let (mut told, mut lost) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=2_000 {
+                    while begun.load(Ordering::Acquire) < round {
+                        std::hint::spin_loop();
+                    }
+                    let _ = account.draw_part(Draws::Work, shape, NonZeroU32::MIN, Parts::WHOLE, NOW);
+                    drawn.store(round, Ordering::Release);
+                }
+            });
+            for round in 1..=2_000 {
+                begun.store(round, Ordering::Release);
+                let mut last = false;
+                while !last {
+                    last = drawn.load(Ordering::Acquire) == round;
+                    if let (true, cell) = account.tell(Draws::Work) {
+                        told = cell;
+                    }
+                }
+                lost += u32::from(told != account.cell(Draws::Work));
+            }
+        });
+        assert_eq!(lost, 0);
     }
 
     #[test]

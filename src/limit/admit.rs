@@ -162,10 +162,7 @@ impl Call<'_> {
         let drawn = match self.node {
             None => draw(units),
             Some(_) => hold
-                .account(|account| {
-                    account.owe(self.draws);
-                    account.draw_part(self.draws, shape, units, self.parts, self.now)
-                })
+                .account(|account| account.draw_part(self.draws, shape, units, self.parts, self.now))
                 .expect("an account with a call in flight is never swept"),
         };
         let level = drawn.map_err(|short| refused(short.wait, Some(self.room(shape, short.level))))?;
@@ -206,8 +203,7 @@ impl Call<'_> {
 
     /// What a quota that stands at `daily` has left for this node to give.
     pub(super) fn day(&self, limit: u32, daily: Daily) -> Room {
-        let room = Room::day(limit, daily, self.now.wall);
-        Room { remaining: room.remaining / self.parts.get(), ..room }
+        Room::day(limit, daily, self.now.wall).part(self.parts)
     }
 }
 

@@ -70,19 +70,18 @@ impl Shape {
     /// Tells the bucket's next state.
     pub(super) fn draw_part(self, cell: u64, now: u64, units: NonZeroU32, parts: Parts) -> Result<(Level, u64), Short> {
         let price = self.interval.saturating_mul(u64::from(units.get())).saturating_mul(u64::from(parts.get()));
-        let part = |level: Level| Level { remaining: level.remaining / parts.get(), ..level };
         let level = self.level(cell, now);
         if units > self.burst {
-            return Err(Short { wait: None, level: part(level) });
+            return Err(Short { wait: None, level: level.part(parts) });
         }
         // Not more than a full bucket holds.
         let spare = self.fill().saturating_sub(price);
         match cell.saturating_sub(now).saturating_sub(spare) {
             0 => {
                 let next = cell.max(now).saturating_add(price);
-                Ok((part(self.level(next, now)), next))
+                Ok((self.level(next, now).part(parts), next))
             }
-            wait => Err(Short { wait: Some(wait), level: part(level) }),
+            wait => Err(Short { wait: Some(wait), level: level.part(parts) }),
         }
     }
 
@@ -131,6 +130,13 @@ pub(super) struct Level {
     pub(super) remaining: u32,
     /// Nanoseconds until it is full, if nothing is drawn.
     pub(super) full_in: u64,
+}
+
+impl Level {
+    /// What there is to give for a node that decides for `parts` alone.
+    pub(super) fn part(self, parts: Parts) -> Self {
+        Self { remaining: self.remaining / parts.get(), ..self }
+    }
 }
 
 /// A draw that was refused.

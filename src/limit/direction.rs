@@ -108,6 +108,12 @@ impl Direction {
         self.in_force.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Visits the account with what holds for it now, and does so meanwhile.
+    pub(super) fn visit<R>(&self, visit: impl FnOnce(&Account, &Bounds) -> R) -> R {
+        let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+        visit(&self.account, &in_force.bounds)
+    }
+
     /// Puts the limits of `edition`, and the connection's `own` if given, in force; what was used stays used.
     pub(super) fn retune(&self, edition: &Edition, own: Option<&ConnectionLimits>) {
         let mut in_force = self.in_force.write().unwrap_or_else(PoisonError::into_inner);

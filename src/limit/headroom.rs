@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use http::{HeaderName, HeaderValue};
 
 use super::account::Daily;
-use super::bucket::{Level, Shape};
+use super::bucket::{Level, Parts, Shape};
 use crate::clock::Timestamp;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -97,6 +97,11 @@ impl Room {
             remaining: limit.saturating_sub(daily.used),
             reset: seconds(daily.ends_in(wall)),
         }
+    }
+
+    /// What there is to give for a node that decides for `parts` alone.
+    pub(super) fn part(self, parts: Parts) -> Self {
+        Self { remaining: self.remaining / parts.get(), ..self }
     }
 }
 

@@ -204,6 +204,12 @@ impl Keyed {
         self.accounts.get(key).map(|held| visit(&held.account))
     }
 
+    /// The same with what holds for it now, and does so meanwhile.
+    pub(super) fn visit_with_bounds<R>(&self, key: &LimitKey, visit: impl FnOnce(&Account, &Bounds) -> R) -> Option<R> {
+        let table = self.table();
+        self.accounts.get(key).map(|held| visit(&held.account, &table.of(held.agent).bounds))
+    }
+
     /// Visits every account, with its limits.
     pub(super) fn each(&self, mut visit: impl FnMut(LimitKey, &Account, &Bounds)) {
         let table = self.table();

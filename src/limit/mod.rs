@@ -41,7 +41,7 @@ use crate::store::rows::{AgentLimits, ConnectionLimits};
 use account::{Account, Draws, Now, Slots};
 use admit::{Call, retry_after};
 use bounds::{Bound, Bounds};
-use bucket::Parts;
+use bucket::{Parts, Shape};
 use edition::Edition;
 use key::{Grain, Name, source_at};
 use keyed::{Keyed, Resolve};
@@ -267,13 +267,14 @@ impl Limits {
     pub fn headroom(&self, subject: &Subject<'_>, operation: Operation) -> Headroom {
         let (effect, units) = self.edition.load().cost(subject.target(), operation);
         let draws = if effect == Effect::Read { Draws::Reads } else { Draws::Work };
+        let parts = self.parts();
         self.look(subject, |account, bounds, now| {
             let bucket = bounds.bucket(draws).limit;
             let day = bounds.daily.limit.filter(|_| draws == Draws::Work);
+            let level = |shape: Shape| shape.level(account.cell(draws), now.nanos).part(parts);
             Headroom {
-                bucket: bucket
-                    .map(|shape| Room::bucket(draws.name(), shape, shape.level(account.cell(draws), now.nanos))),
-                day: day.map(|limit| Room::day(limit, account.daily(now.day()), now.wall)),
+                bucket: bucket.map(|shape| Room::bucket(draws.name(), shape, level(shape))),
+                day: day.map(|limit| Room::day(limit, account.daily(now.day()), now.wall).part(parts)),
                 cost: NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN),
             }
         })
@@ -282,17 +283,19 @@ impl Limits {
     /// What `subject` has left of each of its limits, without taking any of it. Limits it does not have are not there.
     #[must_use]
     pub fn left(&self, subject: &Subject<'_>) -> Vec<Left> {
+        let parts = self.parts();
         self.look(subject, |account, bounds, now| {
             let bucket = |name, draws| match bounds.bucket(draws) {
                 Bound { limit: Some(shape), rule } => {
-                    let level = shape.level(account.cell(draws), now.nanos);
+                    let level = shape.level(account.cell(draws), now.nanos).part(parts);
                     Left::of_room(name, rule, Room::bucket(name, shape, level))
                 }
                 // Closed: waiting does not help.
                 Bound { limit: None, rule } => Left::of_places(name, rule, 0, 0),
             };
             let day = bounds.daily.limit.map(|limit| {
-                Left::of_room("daily", bounds.daily.rule, Room::day(limit, account.daily(now.day()), now.wall))
+                let room = Room::day(limit, account.daily(now.day()), now.wall).part(parts);
+                Left::of_room("daily", bounds.daily.rule, room)
             });
             let places = |name, bound: Bound<Option<u32>>, taken| {
                 bound.limit.map(|limit| Left::of_places(name, bound.rule, limit, taken))
@@ -308,6 +311,12 @@ impl Limits {
             .flatten()
             .collect()
         })
+    }
+
+    /// For how many parts this node decides now: of what is left, so much less is there for callers.
+    fn parts(&self) -> Parts {
+        let alone = self.node.as_ref().filter(|node| !node.is_shared());
+        alone.map_or(Parts::WHOLE, |node| node.parts())
     }
 
     /// Looks at the account of `subject` under the bounds in force.
@@ -342,13 +351,13 @@ impl Limits {
         }
     }
 
-    /// The open streams of the account under `key`; none of one that is forgotten.
+    /// The open streams of the account under `key`. None of one that is forgotten, which may have to be told yet.
     fn slots(&self, key: &LimitKey) -> Slots {
         if let Some(direction) = self.directions.get(key) {
             return direction.account.slots();
         }
         let of = |keyed: &Keyed| keyed.visit(key, Account::slots);
-        of(&self.verified).or_else(|| of(&self.anonymous)).unwrap_or_default()
+        of(&self.verified).or_else(|| of(&self.anonymous)).unwrap_or_else(|| Slots::none_at(Now::read(&self.clock)))
     }
 
     /// Forgets what says no more than a new account would; called every minute, not on a worker's thread.

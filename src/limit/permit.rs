@@ -9,6 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::account::{Account, Slots};
+use super::bounds::Bounds;
 use super::direction::Direction;
 use super::gate::{Gate, Through};
 use super::headroom::Headroom;
@@ -181,6 +182,14 @@ impl Hold {
         match &self.home {
             Home::Direction(direction) => Some(visit(&direction.account)),
             Home::Keyed(keyed, key) => keyed.visit(key, visit),
+        }
+    }
+
+    /// Visits the account with what holds for it now, and does so meanwhile.
+    pub(super) fn account_and_bounds<R>(&self, visit: impl FnOnce(&Account, &Bounds) -> R) -> Option<R> {
+        match &self.home {
+            Home::Direction(direction) => Some(direction.visit(visit)),
+            Home::Keyed(keyed, key) => keyed.visit_with_bounds(key, visit),
         }
     }
 

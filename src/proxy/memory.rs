@@ -64,6 +64,9 @@ impl Place {
     /// # Errors
     /// When the caller has as much as it may, or there is no more at all.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), BodyError> {
+        if bytes == 0 {
+            return Ok(());
+        }
         let permits = u32::try_from(bytes).map_err(|_| BodyError::NoRoom)?;
         let more = Arc::clone(&self.memory.all).try_acquire_many_owned(permits).map_err(|_| BodyError::NoRoom)?;
         let mut taken = self.memory.in_hand.entry(self.whose).or_insert(0);
@@ -121,6 +124,13 @@ mod tests {
         assert!(two.take(30).is_ok());
         drop(two);
         assert_eq!((memory.all.available_permits(), memory.in_hand.len()), (100, 0), "nothing is left behind");
+    }
+
+    #[test]
+    fn a_frame_with_nothing_in_it_takes_nothing_and_leaves_nothing_behind() {
+        let memory = BodyMemory::new(100, 40);
+        assert!(memory.place(ONE).take(0).is_ok());
+        assert_eq!(memory.in_hand.len(), 0);
     }
 
     #[test]

@@ -91,6 +91,8 @@ impl Call<'_> {
             (_, None) => return Ok(None),
         };
         let places = self.take_places(account, bounds, bounds.streams.limit)?;
+        // First: what is charged alone meanwhile is owed anew.
+        let (owed, cell) = account.tell(self.draws);
         let day = (self.draws == Draws::Work && self.units.is_some()).then(|| {
             let Daily { day, used } = account.daily(self.now.day());
             (bounds.daily.limit, day, used)
@@ -100,8 +102,8 @@ impl Call<'_> {
             draws: self.draws,
             shape,
             units: self.units.map_or(0, NonZeroU32::get),
-            full_in: account.cell(self.draws).saturating_sub(self.now.nanos).div_ceil(1_000),
-            owed: account.take_owed(self.draws),
+            full_in: cell.saturating_sub(self.now.nanos).div_ceil(1_000),
+            owed,
             day,
             stream: places.stream.map(|slots| (slots, bounds.streams.limit)),
         };

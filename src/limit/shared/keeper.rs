@@ -42,7 +42,7 @@ pub struct Keeper {
     generations: watch::Receiver<u64>,
     /// The instances that shared limits when this one last did.
     others: HashSet<String>,
-    /// Accounts with open streams.
+    /// Accounts with open streams, and those of which it was not told yet that they have none.
     open: HashSet<LimitKey>,
     /// The server was asked what it does when its memory is full.
     looked_at_memory: bool,
@@ -151,20 +151,16 @@ impl Keeper {
 
     /// Tells how many streams are open, where that has changed; now and then of all of them.
     async fn tell_streams(&mut self, connection: &Connection, epoch: &str, all: bool) -> Result<(), Failure> {
-        let mut keys: HashSet<LimitKey> = self.node.changed().take().into_iter().collect();
-        if all {
-            keys.extend(&self.open);
-        }
+        let changed = self.node.changed().take();
+        self.open.extend(&changed);
+        let keys = if all { self.open.clone() } else { changed };
         let slots = |key: LimitKey| Known { key, slots: self.limits.slots(&key), ..Known::default() };
         let known: Vec<Known> = keys.into_iter().map(slots).collect();
         for part in known.chunks(BATCH) {
             self.tell(connection, epoch, part).await?;
         }
-        for Known { key, slots, .. } in known {
-            match slots.count {
-                0 => self.open.remove(&key),
-                _ => self.open.insert(key),
-            };
+        for Known { key, .. } in known.iter().filter(|known| known.slots.count == 0) {
+            self.open.remove(key);
         }
         Ok(())
     }
@@ -200,14 +196,11 @@ impl Keeper {
 fn seen(limits: &Limits, now: Now) -> Vec<Seen> {
     let mut all = Vec::new();
     limits.each_account(|key, account, bounds| {
+        let buckets = [Draws::Work, Draws::Reads];
+        // All of it is told, owed or not; what is charged from here on is owed anew.
+        let cells = buckets.map(|draws| account.tell(draws).1);
         let slots = account.slots();
         let known = Known { key, slots, used: account.daily(now.day()).used, day: now.day(), ..Known::default() };
-        let buckets = [Draws::Work, Draws::Reads];
-        let cells = buckets.map(|draws| {
-            // What is charged from here on is owed anew.
-            let _ = account.take_owed(draws);
-            account.cell(draws)
-        });
         if known.used == 0 && slots == Slots::default() && cells.iter().all(|cell| *cell <= now.nanos) {
             return;
         }

@@ -32,12 +32,14 @@ pub(in crate::limit) struct Order {
 impl Order {
     /// Enters what the server knows in the node's own account.
     fn learn(&self, answer: &Answer, now: Now) {
-        let Question { draws, units, .. } = self.question;
+        let Question { draws, shape, units, .. } = self.question;
         if units == 0 {
             return;
         }
-        self.hold.account(|account| {
-            account.raise_cell(draws, now.nanos.saturating_add(answer.full_in.saturating_mul(1_000)));
+        let cell = now.nanos.saturating_add(answer.full_in.saturating_mul(1_000));
+        self.hold.account_and_bounds(|account, bounds| {
+            // The limits may have changed since it was asked.
+            account.raise_cell(draws, bounds.shape(draws).carry(shape, cell, now.nanos));
             if draws == Draws::Work {
                 account.raise_daily(day_of(answer.now), answer.used);
             }

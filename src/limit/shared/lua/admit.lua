@@ -59,7 +59,7 @@ if counted and limit >= 0 and used + units > limit then return refuse(2) end
 if wait > 0 then return refuse(3) end
 
 tat = tat + interval * units
-used = used + units
+used = math.min(used + units, MOST)
 keep()
 if version > 0 then
   redis.call('HSET', KEYS[3], 's:' .. instance, text(version) .. ':' .. text(count))

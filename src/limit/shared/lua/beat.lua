@@ -8,5 +8,9 @@ if not epoch then
   redis.call('SET', KEYS[1], epoch)
 end
 if epoch == ARGV[2] then redis.call('ZADD', KEYS[2], text(now), ARGV[1]) end
+-- Seen before the clock was set back is seen now: it is missed as soon as any other.
+for _, instance in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. text(now), '+inf')) do
+  redis.call('ZADD', KEYS[2], text(now), instance)
+end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', text(now - 20 * SEEN))
 return {epoch, now, redis.call('ZRANGEBYSCORE', KEYS[2], text(now - SEEN), '+inf')}

@@ -8,6 +8,8 @@ local DAY = 86400000000
 local today = math.floor(now / DAY)
 -- An instance that was not seen for longer holds nothing any more.
 local SEEN = 3000000
+-- As far as nodes count a day's units.
+local MOST = 4294967295
 
 local function text(number)
   return string.format('%.0f', number)
@@ -25,12 +27,19 @@ local function carry(tat, old_interval, old_burst, interval, burst)
   return now + math.min(carried, interval * burst)
 end
 
--- When the bucket `name` of the account is full, and whether the account knew; `mine` is what the node knows of it.
+-- When the bucket `name` of the account is full; `mine` is what the node knows of it.
 local function bucket(name, interval, burst, mine, owed)
-  local stored = redis.call('HMGET', KEYS[3], name, name .. 'i', name .. 'b')
+  local stored = redis.call('HMGET', KEYS[3], name, name .. 'i', name .. 'b', name .. 't')
   local tat = now
   if stored[1] then
-    tat = math.max(now, carry(tonumber(stored[1]), tonumber(stored[2]), tonumber(stored[3]), interval, burst))
+    local written = tonumber(stored[1])
+    local back = tonumber(stored[4]) - now
+    if back > 0 then
+      -- The clock was set back: what was used stays used, and comes back from here on.
+      written = written - back
+      redis.call('HSET', KEYS[3], name, text(written), name .. 't', text(now))
+    end
+    tat = math.max(now, carry(written, tonumber(stored[2]), tonumber(stored[3]), interval, burst))
   end
   if owed or not stored[1] then tat = math.max(tat, now + mine) end
   return tat
@@ -47,7 +56,8 @@ local function day(my_day, my_used, owed)
 end
 
 local function keep_bucket(name, interval, burst, tat)
-  redis.call('HSET', KEYS[3], name, text(tat), name .. 'i', text(interval), name .. 'b', text(burst))
+  redis.call('HSET', KEYS[3], name, text(tat), name .. 'i', text(interval), name .. 'b', text(burst),
+    name .. 't', text(now))
 end
 
 local function keep_day(used)

@@ -14,9 +14,9 @@ use super::scripts::server;
 use crate::a2a::Operation;
 use crate::clock::Clock;
 use crate::limit::shared::{Cause, Keeper, Link, Node, Settings};
-use crate::limit::{Ask, Direction, Gate, LimitNamer, Limits, Permit, Refused, RefusedKind, Subject};
+use crate::limit::{Ask, Direction, Gate, LimitNamer, Limits, Permit, Refused, RefusedKind, Room, Subject};
 use crate::policy::Policy;
-use crate::store::rows::ConnectionLimits;
+use crate::store::rows::{AgentLimits, ConnectionLimits};
 
 const SECRET: [u8; 32] = [7; 32];
 const CONNECTION: Uuid = Uuid::from_u128(1);
@@ -44,8 +44,9 @@ struct Site {
 impl Site {
     fn start(redis: &Redis, patience: Duration, own: &ConnectionLimits) -> Self {
         let settings = Settings { server: server(redis.port), namespace: "test".to_owned(), patience, links: 1 };
-        let node = Arc::new(Node::new(settings, Clock::system()));
-        let limits = Limits::new(Clock::system(), Arc::new(Policy::default()), SECRET, Vec::new());
+        let clock = Clock::system();
+        let node = Arc::new(Node::new(settings, clock.clone()));
+        let limits = Limits::new(clock, Arc::new(Policy::default()), SECRET, Vec::new());
         let limits = Arc::new(limits.shared_by(Arc::clone(&node)));
         let link = node.link(0);
         let keeper = Keeper::new(Arc::clone(&node), Arc::clone(&limits));
@@ -55,7 +56,11 @@ impl Site {
     }
 
     async fn ask(&self, operation: Operation) -> Result<Permit, Refused> {
-        let ask = Ask { subject: Subject::Connected(&self.direction), operation, agent: &self.agent };
+        self.ask_as(Subject::Connected(&self.direction), operation).await
+    }
+
+    async fn ask_as(&self, subject: Subject<'_>, operation: Operation) -> Result<Permit, Refused> {
+        let ask = Ask { subject, operation, agent: &self.agent };
         self.limits.admit_shared(&ask, &self.link).await
     }
 
@@ -339,4 +344,59 @@ async fn limits_that_change_carry_over_what_was_used_on_all_nodes() {
     }
     assert_eq!(two.send(300).await, 50);
     assert_eq!(one.send(300).await, 0);
+}
+
+#[tokio::test]
+async fn limits_that_change_while_the_server_is_asked_hold_for_what_it_answers() {
+    let redis = Redis::start();
+    let (one, _two) = two(&redis, PATIENT, &slow()).await;
+    assert_eq!(one.send(BURST).await, BURST);
+    redis.freeze();
+    let mut asked = Box::pin(one.ask(Operation::SendMessage));
+    assert!(asked.as_mut().now_or_never().is_none());
+    // 300 at once as before, and each of them back in a second: 300 hours have become five minutes.
+    let faster = ConnectionLimits { period_ms: Some(1_000), ..slow() };
+    let _ = one.limits.direction(CONNECTION, TARGET, &faster, Some(&one.direction));
+    redis.thaw();
+    assert!(asked.await.is_err());
+    let headroom = one.limits.headroom(&Subject::Connected(&one.direction), Operation::SendMessage);
+    let reset = headroom.bucket.expect("a bucket").reset;
+    assert!((290..=300).contains(&reset), "{reset}");
+}
+
+#[tokio::test]
+async fn a_stream_that_ended_is_told_also_when_its_account_is_forgotten_first() {
+    let redis = Redis::start();
+    let (one, two) = two(&redis, PATIENT, &slow()).await;
+    let mut own = AgentLimits::default();
+    own.verified.shared.streams = Some(1);
+    // Free, so that nothing but the stream keeps the account.
+    own.costs.insert(Operation::SubscribeToTask, 0);
+    for site in [&one, &two] {
+        site.limits.set_agents([(TARGET, Arc::new(own.clone()))].into_iter().collect());
+    }
+    let verified = Subject::Verified { caller: CONNECTION, target: TARGET };
+    let held = one.ask_as(verified, Operation::SubscribeToTask).await.expect("the only one");
+    assert!(two.ask_as(verified, Operation::SubscribeToTask).await.is_err());
+    drop(held);
+    one.limits.sweep();
+    assert_eq!(one.limits.keys()[0], 0);
+    let taken = async { while two.ask_as(verified, Operation::SubscribeToTask).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(10), taken).await.expect("it comes back");
+}
+
+#[tokio::test]
+async fn a_node_that_decides_alone_tells_its_part_of_what_is_left() {
+    let mut redis = Redis::start();
+    redis.stop();
+    let own = ConnectionLimits { daily: Some(100), ..slow() };
+    let site = Site::start(&redis, HASTY, &own);
+    let permit = site.ask(Operation::SendMessage).await.expect("there is enough");
+    let drawn = permit.headroom();
+    let looked_up = site.limits.headroom(&Subject::Connected(&site.direction), Operation::SendMessage);
+    assert_eq!(looked_up, drawn);
+    let left = site.limits.left(&Subject::Connected(&site.direction));
+    let of = |name| left.iter().find(|left| left.name == name).map(|left| left.remaining);
+    let remaining = |room: Option<Room>| room.map(|room| room.remaining);
+    assert_eq!((of("work"), of("daily")), (remaining(drawn.bucket), remaining(drawn.day)));
 }

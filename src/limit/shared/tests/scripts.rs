@@ -325,3 +325,30 @@ fn a_server_that_has_forgotten_the_scripts_is_told_them_again() {
     let _ = bench.redis.ask("SCRIPT FLUSH");
     assert_eq!(bench.admit(NOON, fresh).verdict, Verdict::Passes);
 }
+
+#[test]
+fn a_clock_that_is_set_back_gives_nothing_back_and_closes_nothing_for_longer() {
+    const HOUR: u64 = 3_600_000_000;
+    let bench = Bench::new();
+    let two = Bench::names("two");
+    let fresh = bench.fresh([13; 16]);
+    let slow = Question { shape: shape(1_000_000, 10), ..fresh };
+    bench.show_up(&two, NOON + HOUR);
+    assert_eq!(bench.admit(NOON + HOUR, Question { units: 10, ..slow }).verdict, Verdict::Passes);
+
+    let refused = bench.admit(NOON, slow);
+    assert_eq!((refused.verdict, refused.wait, refused.full_in), (Verdict::Bucket, 1_000_000, 10_000_000));
+    assert_eq!(bench.admit(NOON + 1_000_000, slow).verdict, Verdict::Passes);
+    assert_eq!(bench.admit(NOON + 1_000_001, slow).verdict, Verdict::Bucket);
+
+    // Nor does an instance that is gone seem to be there until that hour has come again.
+    assert_eq!(bench.show_up(&bench.names, NOON), ["one", "two"]);
+    assert_eq!(bench.show_up(&bench.names, NOON + 3_000_001), ["one"]);
+}
+
+#[test]
+fn a_day_without_a_limit_is_counted_as_far_as_a_node_can_count() {
+    let bench = Bench::new();
+    let fresh = Question { day: Some((None, TODAY, u32::MAX - 1)), owed: true, ..bench.fresh([14; 16]) };
+    assert_eq!(bench.admit(NOON, Question { units: 5, ..fresh }).used, u32::MAX);
+}

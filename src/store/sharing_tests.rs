@@ -139,6 +139,7 @@ async fn nodes_that_charge_the_same_limits_at_once_add_up() {
                 // Each in an order of its own: whoever locked them as they come would lock each other out.
                 let keys: Vec<u8> = if n % 2 == 0 { (0..20).collect() } else { (0..20).rev().collect() };
                 let charges = keys.into_iter().map(|key| ChargeTaken {
+                    call: Uuid::from_u128(1),
                     charge: Charge { key: [key; 16], refill_us: 1_000_000, units: 1 },
                     called_at: Timestamp(1_700_000_000_000_000),
                 });
@@ -172,6 +173,37 @@ async fn a_node_forgets_no_other_nodes_journal() {
     let left: Vec<Uuid> =
         test.store.journal_positions().await.expect("reads").iter().map(|position| position.instance).collect();
     assert_eq!(left, [Uuid::from_u128(12)]);
+    test.end().await;
+}
+
+/// Returns once somebody waits for a lock that another one holds.
+async fn somebody_waits(test: &TestStore) {
+    let waiting = async {
+        let sql =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while query(sql).number(&test.store.reader).await.expect("reads") == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("somebody waits");
+}
+
+#[tokio::test]
+async fn whether_a_commit_that_was_given_up_took_effect_is_asked_once_it_is_over() {
+    let test = TestStore::postgres().await;
+    let other = test.again().await;
+    let node = Uuid::from_u128(1);
+    let given_up = test.store.recording_of(node).await.expect("begins");
+    let asking = tokio::spawn({
+        let other = other.clone();
+        async move { other.settled(node).await }
+    });
+    other.settled(Uuid::from_u128(2)).await.expect("another node's");
+    somebody_waits(&test).await;
+    assert!(!asking.is_finished());
+    given_up.commit().await.expect("commits");
+    asking.await.expect("answered").expect("settled");
+    other.close().await;
     test.end().await;
 }
 

@@ -208,6 +208,53 @@ async fn whether_a_commit_that_was_given_up_took_effect_is_asked_once_it_is_over
 }
 
 #[tokio::test]
+async fn secrets_change_over_while_their_agent_is_changed() {
+    let test = TestStore::postgres().await;
+    let other = test.again().await;
+    let row = agent("changing");
+    test.store.add_agent(&row, &key(&row), false, &event("agent.create", row.id)).await.expect("adds");
+    test.by_hand("UPDATE agents SET next_signing_secret = 'x', next_signing_secret_from = '2020-01-01Z'").await;
+    let mut change = test.store.begin().await.expect("its turn");
+    let activating = tokio::spawn({
+        let other = other.clone();
+        async move { other.activate_signing_secrets(Timestamp(1_700_000_000_000_000)).await }
+    });
+    somebody_waits(&test).await;
+    query("UPDATE agents SET name = 'changed'").execute(&mut change).await.expect("nobody is in the way");
+    change.commit().await.expect("commits");
+    assert_eq!(activating.await.expect("ends").expect("activates"), 1);
+    other.close().await;
+    test.end().await;
+}
+
+#[tokio::test]
+async fn a_database_that_went_back_is_read_as_a_whole() {
+    let test = TestStore::postgres().await;
+    let row = agent("taken-back");
+    test.store.add_agent(&row, &key(&row), false, &event("agent.create", row.id)).await.expect("adds");
+    let known = test.store.newest_revision().await.expect("reads");
+    assert!(test.store.directory_changes(known).await.expect("reads").is_some());
+    // As a backup from before has it, or a standby that had not got so far.
+    test.by_hand("UPDATE directory_changes SET revision = revision - 100").await;
+    assert!(test.store.directory_changes(known).await.expect("reads").is_none());
+    test.end().await;
+}
+
+#[tokio::test]
+async fn a_schema_that_a_newer_node_brings_up_to_date_does_not_stop_the_others() {
+    let test = TestStore::postgres().await;
+    let row = agent("lasting");
+    test.store.add_agent(&row, &key(&row), false, &event("agent.create", row.id)).await.expect("adds");
+    for _ in 0..3 {
+        test.store.directory_rows().await.expect("reads");
+    }
+    test.by_hand("ALTER TABLE agents ADD COLUMN newer text").await;
+    let rows = test.store.directory_rows().await.expect("still reads");
+    assert_eq!(rows.agents.len(), 1);
+    test.end().await;
+}
+
+#[tokio::test]
 async fn rows_are_in_the_table_of_their_day_and_odd_text_does_not_stop_them() {
     let test = TestStore::postgres().await;
     let node = Uuid::from_u128(1);

@@ -23,7 +23,7 @@ pub(super) async fn back_up(config: &Config, to: &Path) -> Result<String, Failur
 pub(super) async fn restore(config: &Config, from: &Path) -> Result<String, Failure> {
     let copied = gateway::restore(config, from).await.map_err(|error| Failure::Running(error.to_string()))?;
     Ok(format!(
-        "{}: {}\nIt becomes a new node at its first start; operators' tokens and agents' keys are those of the backup.\n",
+        "{}: {}\nIt is a new node; operators' tokens and agents' keys are those of the backup.\n",
         config.data_dir.display(),
         told(&copied)
     ))

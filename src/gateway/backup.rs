@@ -83,10 +83,13 @@ pub async fn restore(config: &Config, from: &Path) -> Result<Copied, StartError>
     }
     let keys = copy_tree(&from.join("keys"), &config.keys_dir())?;
     let journal = copy_tree(&from.join("journal"), &config.journal_dir())?;
+    // Drawn here and not at the first start: a database from before there were nodes would say that it is the original.
+    let id = config.data_dir.join(node::FILE);
+    node::write(&id, uuid::Uuid::new_v4()).map_err(failed(&id))?;
     let size = match &database {
         Database::Server(_) => None,
         Database::File(file) => {
-            // Last: without it there is no gateway, and this can be run again.
+            // Last: without it there is no gateway.
             let draft = file.with_extension("restoring");
             let size = fs::copy(from.join(DATABASE), &draft).map_err(failed(&draft))?;
             sync(&draft)?;
@@ -117,8 +120,7 @@ pub fn become_new_node(config: &Config) -> Result<Option<PathBuf>, StartError> {
     if let Some(aside) = &aside {
         fs::rename(&journal, aside).map_err(failed(&journal))?;
     }
-    fs::remove_file(&id).map_err(failed(&id))?;
-    sync(&config.data_dir)?;
+    node::write(&id, uuid::Uuid::new_v4()).map_err(failed(&id))?;
     Ok(aside)
 }
 
@@ -169,4 +171,33 @@ fn copy_tree(from: &Path, to: &Path) -> Result<usize, StartError> {
 
 fn sync(path: &Path) -> Result<(), StartError> {
     fs::File::open(path).and_then(|file| file.sync_all()).map_err(failed(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::NodeRow;
+
+    #[tokio::test]
+    async fn what_is_restored_is_another_node_also_when_the_backup_is_from_before_there_were_nodes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = |name: &str| Config { data_dir: dir.path().join(name), ..Config::default() };
+        let (original, restored, backup) = (config("original"), config("restored"), dir.path().join("backup"));
+        private_dir(&original.keys_dir()).expect("made");
+        let store = Database::of(&original).expect("a file").open().await.expect("opens");
+        let id = Uuid::from_u128(7);
+        // As the schema from before becomes today's.
+        let node = NodeRow { id, instance: None, version: None, started_at: None, seen_at: None };
+        store.keep_node(&node).await.expect("kept");
+        store.close().await;
+        back_up(&original, &backup).await.expect("backed up");
+        restore(&restored, &backup).await.expect("restored");
+        become_new_node(&restored).expect("again another");
+        let database = Database::of(&restored).expect("a file");
+        let store = database.open().await.expect("opens");
+        assert_ne!(node::identity(&restored.data_dir, &store, &database).await.expect("read"), id);
+        store.close().await;
+    }
 }

@@ -72,7 +72,7 @@ pub(super) async fn take(
 }
 
 /// Written whole or not at all, and on the disk before any call is numbered under it.
-fn write(path: &Path, id: Uuid) -> std::io::Result<()> {
+pub(super) fn write(path: &Path, id: Uuid) -> std::io::Result<()> {
     let draft = path.with_extension("new");
     let mut file = std::fs::File::create(&draft)?;
     writeln!(file, "{id}")?;

@@ -227,9 +227,10 @@ impl Worker {
         let read = read::whole(body, head.version, &settings.body, place).await?;
         let bytes = &read.bytes;
         call.request_bytes = bytes.len() as u64;
-        // Reading takes as long as the caller likes: what was taken back meanwhile is no longer this caller's.
+        // Reading takes as long as the caller likes: what was taken back meanwhile, or cannot be looked up any more, is no longer
+        // this caller's.
         let latest = self.shared.directory.load_full();
-        if !Arc::ptr_eq(&latest, &directory) {
+        if !Arc::ptr_eq(&latest, &directory) || self.shared.confirmed.is_stale() {
             // A refusal from here on still echoes the id.
             call.intent.rpc_id = envelope::find_id(bytes).and_then(|id| id.as_json().map(Into::into));
             known = self.know(call, head, asked, &latest)?;

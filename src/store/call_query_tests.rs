@@ -166,6 +166,7 @@ mod suite {
         let store = &test.store;
         let at = |seconds: i64| Timestamp(1_700_000_000_000_000 + seconds * 1_000_000);
         let taken = |key: u8, seconds: i64, units: u32| ChargeTaken {
+            call: Uuid::from_u128(1),
             charge: Charge { key: [key; 16], refill_us: 60_000_000, units },
             called_at: at(seconds),
         };

@@ -46,7 +46,9 @@ impl Store {
         rows(revision(&mut tx).await?, &agents, &aliases, &keys, &connections)
     }
 
-    /// What changed after `revision`, as of one moment; `None` when that is so much that everything is to be read.
+    /// What changed after the revision `since`, as of one moment; `None` when everything is to be read: because that is so
+    /// much, or because the database has not come that far. Then it was restored, or a standby that had not all of it took
+    /// over, and what was read before may have been taken back.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -57,7 +59,8 @@ impl Store {
             .bind(CHANGES_MAX + 1)
             .fetch_all(&mut tx)
             .await?;
-        if i64::try_from(noted.len()).is_ok_and(|count| count > CHANGES_MAX) {
+        let revision = revision(&mut tx).await?;
+        if revision < since || i64::try_from(noted.len()).is_ok_and(|count| count > CHANGES_MAX) {
             return Ok(None);
         }
         let (mut agents, mut connections) = (Vec::new(), Vec::new());
@@ -74,7 +77,7 @@ impl Store {
             among!("SELECT * FROM api_keys WHERE ", "agent_id").bind(agents.as_slice()).fetch_all(&mut tx).await?;
         let connection_rows =
             among!(living_connections!(" AND "), "id").bind(connections.as_slice()).fetch_all(&mut tx).await?;
-        let rows = rows(revision(&mut tx).await?, &agent_rows, &alias_rows, &key_rows, &connection_rows)?;
+        let rows = rows(revision, &agent_rows, &alias_rows, &key_rows, &connection_rows)?;
         Ok(Some(DirectoryChanges { agents, connections, rows }))
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Executor as _, PgPool};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgPool};
 
 use super::sql::{Patience, Pool};
 use super::{Store, StoreError, migrate};
@@ -18,6 +18,8 @@ const READERS: u32 = 6;
 const WRITERS: u32 = 4;
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a connection that was given back may take to answer. Less than [`CONNECT`]: whoever waits for it gets another.
+const RELEASE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 3_000 });
 
 /// What every connection to PostgreSQL begins with. The server ends what takes too long even if nobody waits any more, and
 /// notices within half a minute when a node is gone, so that its locks go too.
@@ -53,7 +55,9 @@ impl PostgresOptions {
     pub fn parse(url: &str) -> Result<Self, PostgresOptionsError> {
         // The URL itself stays out of the message: it may hold a password.
         let connect = PgConnectOptions::from_str(url).map_err(|error| PostgresOptionsError(error.to_string()))?;
-        Ok(Self { connect: connect.application_name("trust-gateway").disable_statement_logging() })
+        // Statements are not kept prepared: when a newer node adds a column, those that read all of them would fail from then on.
+        let connect = connect.application_name("trust-gateway").statement_cache_capacity(0);
+        Ok(Self { connect: connect.disable_statement_logging() })
     }
 
     /// The same with this password.
@@ -87,6 +91,13 @@ pub(super) fn postgres_pool(connect: PgConnectOptions, connections: u32) -> PgPo
         .max_connections(connections)
         .acquire_timeout(CONNECT)
         .idle_timeout(Duration::from_secs(300))
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                // It may have been given up in the middle of a statement. One that stays silent would never be free again.
+                let answer = tokio::time::timeout(RELEASE, connection.ping()).await;
+                answer.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut)).map(|()| true)
+            })
+        })
         .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(drop) }))
         .connect_lazy_with(connect)
 }
@@ -141,5 +152,54 @@ impl Store {
             reader: pool(READERS, Patience::ASKED),
             recorder: pool(1, Patience::RECORDING),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::copy_bidirectional;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::store::testing::TestStore;
+
+    /// Stands between a pool and its server; those that are connected when it is silenced hear nothing any more, nor that.
+    async fn relay(server: (String, u16)) -> (u16, watch::Sender<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let silence = watch::Sender::new(());
+        let silenced = silence.subscribe();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut far = TcpStream::connect((server.0.as_str(), server.1)).await.expect("the server answers");
+                let mut silenced = silenced.clone();
+                silenced.mark_unchanged();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        _ = silenced.changed() => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        (port, silence)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_gone_silent_makes_room_for_another() {
+        let (options, clean_up) = TestStore::empty_postgres().await;
+        let server = (options.connect.get_host().to_owned(), options.connect.get_port());
+        let (port, silence) = relay(server).await;
+        let pool = postgres_pool(options.connect.clone().host("127.0.0.1").port(port), 1);
+        let asked = async || sqlx::query("SELECT 1").execute(&pool).await;
+        let mut connection = pool.acquire().await.expect("it connects");
+        silence.send_replace(());
+        let ping = tokio::time::timeout(Duration::from_millis(50), connection.ping());
+        assert!(ping.await.is_err(), "it is silent");
+        drop(connection);
+        asked().await.expect("over another connection");
+        pool.close().await;
+        clean_up.await;
     }
 }

@@ -39,11 +39,15 @@ impl Store {
         if !due.exists(&self.reader).await? {
             return Ok(0);
         }
+        // The turn comes before any row, as for everybody else, or two would wait for each other.
+        let mut tx = self.begin().await?;
         let done = query(
             "UPDATE agents SET signing_secret = next_signing_secret, next_signing_secret = NULL, \
              next_signing_secret_from = NULL WHERE next_signing_secret_from <= $1 AND next_signing_secret IS NOT NULL",
         );
-        done.bind(now).execute(&self.writer).await
+        let count = done.bind(now).execute(&mut tx).await?;
+        tx.commit().await?;
+        Ok(count)
     }
 
     /// Puts what `reseal` makes of each sealed secret in its place, all in one transaction; how many there were. When it

@@ -139,6 +139,7 @@ async fn nodes_that_charge_the_same_limits_at_once_add_up() {
                 // Each in an order of its own: whoever locked them as they come would lock each other out.
                 let keys: Vec<u8> = if n % 2 == 0 { (0..20).collect() } else { (0..20).rev().collect() };
                 let charges = keys.into_iter().map(|key| ChargeTaken {
+                    call: Uuid::from_u128(1),
                     charge: Charge { key: [key; 16], refill_us: 1_000_000, units: 1 },
                     called_at: Timestamp(1_700_000_000_000_000),
                 });
@@ -172,6 +173,84 @@ async fn a_node_forgets_no_other_nodes_journal() {
     let left: Vec<Uuid> =
         test.store.journal_positions().await.expect("reads").iter().map(|position| position.instance).collect();
     assert_eq!(left, [Uuid::from_u128(12)]);
+    test.end().await;
+}
+
+/// Returns once somebody waits for a lock that another one holds.
+async fn somebody_waits(test: &TestStore) {
+    let waiting = async {
+        let sql =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while query(sql).number(&test.store.reader).await.expect("reads") == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("somebody waits");
+}
+
+#[tokio::test]
+async fn whether_a_commit_that_was_given_up_took_effect_is_asked_once_it_is_over() {
+    let test = TestStore::postgres().await;
+    let other = test.again().await;
+    let node = Uuid::from_u128(1);
+    let given_up = test.store.recording_of(node).await.expect("begins");
+    let asking = tokio::spawn({
+        let other = other.clone();
+        async move { other.settled(node).await }
+    });
+    other.settled(Uuid::from_u128(2)).await.expect("another node's");
+    somebody_waits(&test).await;
+    assert!(!asking.is_finished());
+    given_up.commit().await.expect("commits");
+    asking.await.expect("answered").expect("settled");
+    other.close().await;
+    test.end().await;
+}
+
+#[tokio::test]
+async fn secrets_change_over_while_their_agent_is_changed() {
+    let test = TestStore::postgres().await;
+    let other = test.again().await;
+    let row = agent("changing");
+    test.store.add_agent(&row, &key(&row), false, &event("agent.create", row.id)).await.expect("adds");
+    test.by_hand("UPDATE agents SET next_signing_secret = 'x', next_signing_secret_from = '2020-01-01Z'").await;
+    let mut change = test.store.begin().await.expect("its turn");
+    let activating = tokio::spawn({
+        let other = other.clone();
+        async move { other.activate_signing_secrets(Timestamp(1_700_000_000_000_000)).await }
+    });
+    somebody_waits(&test).await;
+    query("UPDATE agents SET name = 'changed'").execute(&mut change).await.expect("nobody is in the way");
+    change.commit().await.expect("commits");
+    assert_eq!(activating.await.expect("ends").expect("activates"), 1);
+    other.close().await;
+    test.end().await;
+}
+
+#[tokio::test]
+async fn a_database_that_went_back_is_read_as_a_whole() {
+    let test = TestStore::postgres().await;
+    let row = agent("taken-back");
+    test.store.add_agent(&row, &key(&row), false, &event("agent.create", row.id)).await.expect("adds");
+    let known = test.store.newest_revision().await.expect("reads");
+    assert!(test.store.directory_changes(known).await.expect("reads").is_some());
+    // As a backup from before has it, or a standby that had not got so far.
+    test.by_hand("UPDATE directory_changes SET revision = revision - 100").await;
+    assert!(test.store.directory_changes(known).await.expect("reads").is_none());
+    test.end().await;
+}
+
+#[tokio::test]
+async fn a_schema_that_a_newer_node_brings_up_to_date_does_not_stop_the_others() {
+    let test = TestStore::postgres().await;
+    let row = agent("lasting");
+    test.store.add_agent(&row, &key(&row), false, &event("agent.create", row.id)).await.expect("adds");
+    for _ in 0..3 {
+        test.store.directory_rows().await.expect("reads");
+    }
+    test.by_hand("ALTER TABLE agents ADD COLUMN newer text").await;
+    let rows = test.store.directory_rows().await.expect("still reads");
+    assert_eq!(rows.agents.len(), 1);
     test.end().await;
 }
 

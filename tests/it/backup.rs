@@ -92,7 +92,7 @@ async fn a_backup_under_load_holds_every_call_before_it_and_becomes_a_gateway_of
     token_of(here.path(), there.path());
     let backup = here.path().join("copy").display().to_string();
     let told = does(there.path(), &["restore", &backup]).await;
-    assert!(told.contains("new node at its first start"), "{told}");
+    assert!(told.contains("It is a new node"), "{told}");
     let restored = Process::start(there.path(), &[]).await;
     let rows = restored.ids().await;
     let ids: BTreeSet<String> = rows.iter().cloned().collect();

@@ -195,7 +195,7 @@ async fn secrets_are_not_sealed_anew_under_a_node_that_could_not_open_them() {
     first.kill().await;
     let refused = rotate(&dirs[0]).await;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("stop all of its nodes"), "{said}");
+    assert!(!refused.status.success() && said.contains("stop all of the nodes"), "{said}");
 
     second.kill().await;
     within("all are gone", async { while !rotate(&dirs[0]).await.status.success() {} }).await;

@@ -1,5 +1,7 @@
 //! Calls that are over, as rows of one commit. Must not know files.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use super::BATCH_ROWS;
@@ -32,6 +34,20 @@ impl Gathering {
         self.batch = DrainBatch { node, synced, ..DrainBatch::default() };
     }
 
+    /// Leaves out calls that are rows already; the others move up.
+    pub(super) fn leave_out(&mut self, known: &HashSet<Uuid>) {
+        let DrainBatch { rows, charges, .. } = &mut self.batch;
+        let Some(mut seq) = rows.first().map(|first| first.seq) else { return };
+        rows.retain(|row| !known.contains(&row.id));
+        charges.retain(|taken| !known.contains(&taken.call));
+        for row in rows {
+            row.seq = seq;
+            row.leaf_hash = canonical::leaf_hash(row);
+            seq += 1;
+        }
+        self.seq = seq - 1;
+    }
+
     /// Adds a call: the payload that begins it, and the one that ends it; without one it was interrupted. `None` if they cannot
     /// be read.
     pub(super) fn add(&mut self, intent: &[u8], outcome: Option<&[u8]>) -> Option<()> {
@@ -47,7 +63,7 @@ impl Gathering {
         if let Some(charge) = charge
             && row.decision == Decision::Allowed.as_str()
         {
-            self.batch.charges.push(ChargeTaken { charge, called_at: row.called_at });
+            self.batch.charges.push(ChargeTaken { call: row.id, charge, called_at: row.called_at });
         }
         self.batch.rows.push(row);
         Some(())

@@ -117,8 +117,16 @@ impl Follower {
     }
 
     pub(super) async fn commit(&mut self, store: &Store) -> Result<(), DrainError> {
-        if self.tried && self.has_landed(store).await? {
-            return Ok(());
+        if self.tried {
+            if self.has_landed(store).await? {
+                return Ok(());
+            }
+        } else if self.living.is_none() {
+            // The journal may be an older copy: a backup's, whose database was copied later.
+            let known = store.known_calls(&self.gathering.batch.rows).await?;
+            if !known.is_empty() {
+                self.gathering.leave_out(&known);
+            }
         }
         self.tried = true;
         Ok(store.commit_drained(&self.gathering.batch).await?)
@@ -136,6 +144,7 @@ impl Follower {
     /// Whether the batch is in the database although its commit failed.
     async fn has_landed(&self, store: &Store) -> Result<bool, DrainError> {
         let batch = &self.gathering.batch;
+        store.settled(batch.node).await?;
         if let Some(instance) = batch.finished {
             return Ok(store.finished_journals().await?.contains(&instance));
         }

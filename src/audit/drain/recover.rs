@@ -12,7 +12,7 @@ use super::follow::{DAMAGED_DIR, Follower, list, step};
 use super::segment_reader::SegmentReader;
 use crate::audit::journal::LOCK_FILE;
 use crate::audit::journal::segment::file_name;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// What was found at start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct Recovered {
     pub journals: usize,
     /// Rows made from them.
     pub rows: u64,
-    /// Journals of living processes, or one if another process drains: their last calls, and what these took from the limits,
-    /// may not be in the database yet.
+    /// Journals of living processes or nodes, or one if another process drains: their last calls, and what these took from the
+    /// limits, may not be in the database yet.
     pub left_alone: usize,
 }
 
@@ -41,10 +41,13 @@ pub(super) async fn recover(store: &Store, node: Uuid, root: &Path) -> Result<Re
     for instance in &found {
         let dir = root.join(instance.to_string());
         match lock(&dir)? {
-            Some(_lock) => {
-                recovered.rows += recover_one(store, *instance, &dir).await?;
-                recovered.journals += 1;
-            }
+            Some(_lock) => match recover_one(store, node, *instance, &dir).await? {
+                Some(rows) => {
+                    recovered.rows += rows;
+                    recovered.journals += 1;
+                }
+                None => recovered.left_alone += 1,
+            },
             None => recovered.left_alone += 1,
         }
     }
@@ -57,7 +60,8 @@ pub(super) async fn recover(store: &Store, node: Uuid, root: &Path) -> Result<Re
     Ok(recovered)
 }
 
-async fn recover_one(store: &Store, instance: Uuid, dir: &Path) -> Result<u64, DrainError> {
+/// How many rows one of them became; `None`: it is a copy, and the node whose it is lives.
+async fn recover_one(store: &Store, node: Uuid, instance: Uuid, dir: &Path) -> Result<Option<u64>, DrainError> {
     let finished = store.finished_journals().await?.contains(&instance);
     let owner = if finished { Owner::None } else { owner_of(dir)? };
     let node_id = match owner {
@@ -66,15 +70,24 @@ async fn recover_one(store: &Store, instance: Uuid, dir: &Path) -> Result<u64, D
             // All of it is in the database, or there is nothing in it.
             std::fs::remove_dir_all(dir)?;
             store.forget_journal(instance).await?;
-            return Ok(0);
+            return Ok(Some(0));
         }
         Owner::Unreadable => {
             let aside = dir.with_file_name(DAMAGED_DIR);
             std::fs::create_dir_all(&aside)?;
             std::fs::rename(dir, aside.join(instance.to_string()))?;
             tracing::error!(%instance, "no segment of this journal can be read: calls may be missing; it is kept aside");
-            return Ok(0);
+            return Ok(Some(0));
         }
+    };
+    // Held meanwhile: only one may number the rows of a node. `node` itself is held by whoever starts as it.
+    let held = if node_id == node { Ok(None) } else { store.listen(node_id).await };
+    let _held = match held {
+        Err(StoreError::Conflict(_)) => {
+            tracing::warn!(%instance, node = %node_id, "this journal came with a copy: the node whose it is serves, and records it");
+            return Ok(None);
+        }
+        held => held?,
     };
     let last_seq = store.last_seq(node_id).await?;
     let positions = store.journal_positions().await?;
@@ -88,7 +101,7 @@ async fn recover_one(store: &Store, instance: Uuid, dir: &Path) -> Result<u64, D
     }
     let rows = store.last_seq(node_id).await?.abs_diff(last_seq);
     tracing::info!(%instance, rows, "the journal of a process that ended is in the database");
-    Ok(rows)
+    Ok(Some(rows))
 }
 
 /// Locks the directory of a process start; `None` if the process lives.

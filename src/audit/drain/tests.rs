@@ -194,6 +194,74 @@ async fn a_database_that_fails_after_a_commit_took_effect_gets_nothing_twice() {
     assert_eq!(fixture.rows().await.len(), 1);
 }
 
+/// Copies the journal of one process start, as a backup does.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for file in std::fs::read_dir(from).expect("reads") {
+        let file = file.expect("a file");
+        std::fs::copy(file.path(), to.join(file.file_name())).expect("copied");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_a_journal_from_before_the_database_adds_only_what_that_does_not_have() {
+    // What the database says of the journal: how far it is in there, or nothing any more.
+    for ended in [false, true] {
+        let fixture = Fixture::new().await;
+        let journal = fixture.journal();
+        let worker = journal.worker(0);
+        let (whole, told) = refusal(1);
+        let _ = worker.refuse(whole, told).expect("refuse");
+        let [closed, lost] = [2, 3].map(|n| worker.open(intent(n), 0).expect("open"));
+        worker.flush();
+        let dir = fixture.root().join(journal.instance().to_string());
+        let aside = fixture.dir.path().join("aside");
+        copy(&dir, &aside);
+        let written = closed.close(outcome(Ending::Completed));
+        worker.flush();
+        written.await.expect("written");
+        let mut follower = Follower::living(journal.source(), 0);
+        follower.gather(false).expect("read");
+        follower.commit_and_clear(&fixture.store).await.expect("commit");
+        if ended {
+            fixture.store.forget_journal(journal.instance()).await.expect("forgotten");
+        }
+        drop((lost, worker, journal, follower));
+        std::fs::remove_dir_all(&dir).expect("removed");
+        copy(&aside, &dir);
+        Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
+        let rows = fixture.rows().await;
+        let outcomes: Vec<&str> = rows.iter().map(|row| row.outcome.as_str()).collect();
+        assert_eq!(outcomes, ["refused", "completed", "interrupted"], "ended: {ended}");
+        let limits = fixture.store.limit_state(rows[1].called_at).await.expect("limits");
+        assert_eq!(limits[0].used, 2, "nothing is charged twice");
+    }
+}
+
+#[tokio::test]
+async fn the_journal_of_a_node_that_serves_elsewhere_is_left_to_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let database = TestStore::postgres().await;
+    let clock = Clock::manual(Timestamp(1_700_000_000_000_000));
+    let journal = journal(dir.path(), Durability::Process, SEGMENT, &clock);
+    let worker = journal.worker(0);
+    let open = worker.open(intent(1), 0).expect("open");
+    worker.flush();
+    drop((open, worker, journal));
+    let (store, copy) = (&database.store, Uuid::from_u128(2));
+    let serving = store.listen(NODE).await.expect("nobody is");
+    let recovered = Drain::recover(store, copy, dir.path()).await.expect("recover");
+    assert_eq!(recovered, Recovered { left_alone: 1, ..Recovered::default() });
+    drop(serving);
+    let recovered = async {
+        while Drain::recover(store, copy, dir.path()).await.expect("recover").rows == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), recovered).await.expect("once nobody is, it is recovered");
+    database.end().await;
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     Open,

@@ -4,10 +4,12 @@ mod charges;
 mod postgres;
 mod sqlite;
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use super::rows::CallRow;
-use super::sql::{Pool, Row, Tx, query};
+use super::sql::{Pool, Row, Tx, among, query};
 use super::{Store, StoreError, columns};
 use crate::audit::record::Charge;
 use crate::clock::Timestamp;
@@ -73,6 +75,8 @@ pub struct JournalPosition {
 /// What an allowed call took from a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChargeTaken {
+    /// The call, by its request id.
+    pub call: Uuid,
     /// The limit and the units.
     pub charge: Charge,
     /// When.
@@ -164,6 +168,23 @@ impl Store {
         rows.iter().map(|row| columns::id(row, "instance")).collect()
     }
 
+    /// Those of these calls that are rows already, by their request ids.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn known_calls(&self, calls: &[CallRow]) -> Result<HashSet<Uuid>, StoreError> {
+        let times = || calls.iter().map(|call| call.called_at);
+        let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(HashSet::new()) };
+        // The time is what the index goes by.
+        let rows = among!("SELECT id FROM proxy_calls WHERE called_at BETWEEN $2 AND $3 AND ", "id")
+            .bind(calls.iter().map(|call| call.id).collect::<Vec<_>>())
+            .bind(first)
+            .bind(last)
+            .fetch_all(&self.recorder)
+            .await?;
+        rows.iter().map(|row| columns::id(row, "id")).collect()
+    }
+
     /// Forgets a process start, whose directory is gone.
     ///
     /// # Errors
@@ -200,7 +221,7 @@ impl Store {
     }
 
     async fn commit(&self, batch: &DrainBatch) -> Result<(), StoreError> {
-        let mut tx = self.recording().await?;
+        let mut tx = self.recording_of(batch.node).await?;
         if !batch.rows.is_empty() {
             match &mut tx {
                 Tx::Sqlite(tx) => sqlite::insert(tx, &batch.rows).await?,
@@ -229,6 +250,24 @@ impl Store {
                 .await?;
         }
         tx.commit().await
+    }
+
+    /// Waits until no commit of `node` is under way: one that was given up may go on at the server, and take effect later.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub async fn settled(&self, node: Uuid) -> Result<(), StoreError> {
+        self.recording_of(node).await?.commit().await
+    }
+
+    /// A transaction that records calls of `node`, one after the other.
+    pub(super) async fn recording_of(&self, node: Uuid) -> Result<Tx, StoreError> {
+        let mut tx = self.recording().await?;
+        if let Tx::Postgres(..) = tx {
+            let turn = query("SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 0))");
+            turn.bind(node).execute(&mut tx).await?;
+        }
+        Ok(tx)
     }
 
     /// A transaction that records calls.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::StartError;
 use super::database::Database;
+use crate::audit::drain::Drain;
 use crate::store::{ChangeListener, Store, StoreError};
 
 /// The name of the file with the id.
@@ -56,13 +57,17 @@ pub(super) async fn take(
     store: &Store,
     node: Uuid,
     data_dir: &Path,
+    journal: &Path,
     database: &Database,
 ) -> Result<Option<ChangeListener>, StartError> {
-    for _ in 0..PATIENCE {
+    let mut left = PATIENCE;
+    while left > 0 {
         match store.listen(node).await {
             Err(StoreError::Conflict(_)) => tokio::time::sleep(Duration::from_millis(250)).await,
             taken => return taken.map_err(|error| database.failed(error)),
         }
+        // A predecessor here that is ending its calls is waited for as long as it takes: it has a time limit of its own.
+        left -= u32::from(!Drain::held_elsewhere(journal));
     }
     Err(StartError::Other(format!(
         "{} names this node {node}, and another gateway is serving as that node on the same database: stop it; or, if this \

@@ -68,8 +68,8 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         }
     }
     let node_id = node::identity(&config.data_dir, &store, &database).await?;
-    let listener = node::take(&store, node_id, &config.data_dir, &database).await?;
     let journal_dir = config.journal_dir();
+    let listener = node::take(&store, node_id, &config.data_dir, &journal_dir, &database).await?;
     let recovered = Drain::recover(&store, node_id, &journal_dir).await.map_err(other)?;
     if recovered.journals > 0 || recovered.left_alone > 0 {
         let Recovered { journals, rows, left_alone } = recovered;

@@ -137,6 +137,12 @@ impl Drain {
         }
     }
 
+    /// Whether another process drains the journals in `dir`: a predecessor that is ending its calls.
+    #[must_use]
+    pub fn held_elsewhere(dir: &Path) -> bool {
+        matches!(try_lock(dir), Ok(None))
+    }
+
     /// For others who want to wait for rows.
     #[must_use]
     pub fn handle(&self) -> DrainHandle {

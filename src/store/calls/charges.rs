@@ -39,6 +39,14 @@ pub(super) async fn take(tx: &mut Tx, charges: &[ChargeTaken]) -> Result<(), Sto
         states.entry(taken.charge.key).or_insert_with_key(|key| LimitStateRow::new(*key));
     }
     let keys: Vec<[u8; 16]> = states.keys().copied().collect();
+    if let Tx::Postgres(..) = tx {
+        // A row that is not there cannot be locked; two nodes could both begin it. All of them before the first is locked:
+        // whoever holds a lock needs nothing any more that another may be about to begin.
+        let none: Vec<LimitStateRow> = keys.iter().map(|key| LimitStateRow::new(*key)).collect();
+        for none in none.chunks(PER_STATEMENT) {
+            write(tx, none, "DO NOTHING").await?;
+        }
+    }
     for keys in keys.chunks(PER_STATEMENT) {
         for row in known(tx, keys).await? {
             let stored = limit_state_row(&row)?;
@@ -59,11 +67,6 @@ pub(super) async fn take(tx: &mut Tx, charges: &[ChargeTaken]) -> Result<(), Sto
 
 /// What is known of limits, which stays so until the transaction is over.
 async fn known(tx: &mut Tx, keys: &[[u8; 16]]) -> Result<Vec<Row>, StoreError> {
-    if let Tx::Postgres(..) = tx {
-        // A row that is not there cannot be locked; two nodes could both begin it.
-        let none: Vec<LimitStateRow> = keys.iter().map(|key| LimitStateRow::new(*key)).collect();
-        write(tx, &none, "DO NOTHING").await?;
-    }
     let mut query = Built::new(tx.dialect(), "SELECT key, day, used, tat_us FROM limit_state WHERE key IN (");
     list(&mut query, keys, |query, key| {
         query.push_bind(key.as_slice());

@@ -203,3 +203,32 @@ async fn secrets_are_not_sealed_anew_under_a_node_that_could_not_open_them() {
     assert!(!status.success() && log.contains("secrets.key is not the one"), "{log}");
     start(&dirs[0], &postgres, &[]).await.logs("serving").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_waits_for_the_calls_that_its_predecessor_ends() {
+    let (dirs, postgres) = (directories(), Postgres::start());
+    let agent = Agent::start(|mut conn| async move {
+        while conn.request().await.is_some_and(|request| !request.request_line().starts_with("POST")) {
+            conn.json("405 Method Not Allowed", &json!({})).await;
+        }
+        conn.closed().await;
+    })
+    .await;
+    // Longer than a node waits for one that is only not known to be dead yet.
+    let predecessor = start(&dirs[0], &postgres, &[("SERVER__DRAIN_TIMEOUT", "14s")]).await;
+    predecessor.register("target", Some(&agent.url())).await;
+    let mut client = Client::connect(predecessor.public).await;
+    client.call("/api/proxy/target", None, &rpc(1, "SendMessage")).await;
+    within("the agent has it", async {
+        while agent.calls().iter().all(|call| !call.request_line().starts_with("POST")) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    predecessor.signal("TERM").await;
+    predecessor.logs("stopping").await;
+    let successor = start(&dirs[0], &postgres, &[]).await;
+    assert_eq!(client.answer().await.status, 503, "its time was over");
+    assert!(predecessor.ended().await.success());
+    assert_eq!(successor.ids().await.len(), 1);
+}

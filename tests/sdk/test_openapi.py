@@ -43,11 +43,11 @@ def gateway(tmp_path_factory):
     directory = tmp_path_factory.mktemp("fuzzed")
     policy = directory / "policy.toml"
     told, found = re.subn(
-        r'(?m)^(source|credentials) = \{[^}]*\}',
+        r'(?m)^(source|credentials|api) = \{[^}]*\}',
         r'\1 = { rate = "60000/min", burst = 60000 }',
         (processes.ROOT / "policies/default.toml").read_text(),
     )
-    assert found == 2, "the default policy's abuse limits are not where they were"
+    assert found == 3, "the default policy's abuse limits are not where they were"
     policy.write_text(told)
     started = Gateway(directory / "data", {"TRUST_GATEWAY__POLICY__FILE": str(policy)})
     yield started

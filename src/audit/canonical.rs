@@ -62,9 +62,9 @@
 //! `calls` 1, `limit_name` tier.verified.rate, `limit_left` 0, everything else absent: 282 bytes, leaf
 //! `fd582e6f211cfa4411d6d1730cd055b81db99c18ee95819a43af456b48679360`.
 
-use aws_lc_rs::digest;
 use uuid::Uuid;
 
+use super::ledger::tree::{self, sha256};
 use crate::store::rows::CallRow;
 
 /// The first bytes of every record: what it is and its version.
@@ -81,10 +81,7 @@ pub fn record(row: &CallRow) -> Vec<u8> {
 /// The leaf hash of a row: SHA-256 over a zero byte and the canonical record.
 #[must_use]
 pub fn leaf_hash(row: &CallRow) -> [u8; 32] {
-    let mut bytes = Vec::with_capacity(640);
-    bytes.push(0);
-    write(row, &mut bytes);
-    sha256(&[&bytes])
+    tree::leaf_hash(&record(row))
 }
 
 /// The commitment that stands for a personal value in the record.
@@ -169,16 +166,6 @@ impl Fields<'_> {
             self.put(tag, value.as_bytes());
         }
     }
-}
-
-fn sha256(parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for part in parts {
-        context.update(part);
-    }
-    let mut out = [0; 32];
-    out.copy_from_slice(context.finish().as_ref());
-    out
 }
 
 #[cfg(test)]

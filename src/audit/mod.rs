@@ -6,4 +6,5 @@
 pub mod canonical;
 pub mod drain;
 pub mod journal;
+pub mod ledger;
 pub mod record;

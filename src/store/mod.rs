@@ -18,6 +18,7 @@ mod events;
 mod health;
 mod import;
 mod keys;
+pub mod ledger;
 mod migrate;
 mod nodes;
 mod open;
@@ -35,6 +36,10 @@ pub(crate) mod conformance;
 mod sharing_tests;
 #[cfg(test)]
 pub(crate) mod testing;
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
 
 use sql::{Pool, Tx, query};
 
@@ -58,6 +63,8 @@ pub struct Store {
     reader: Pool,
     /// Records calls; on PostgreSQL a connection of its own, so that nobody who asks keeps the drain waiting.
     recorder: Pool,
+    /// Held by whoever needs commits on SQLite to survive a power loss: how they are made is a matter of the connection.
+    synced: Arc<Mutex<()>>,
 }
 
 impl Store {

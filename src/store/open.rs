@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -132,7 +133,7 @@ impl Store {
         let options = options.read_only(true).pragma("cache_size", "-8192");
         let reader = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
         let writer = Pool::Sqlite(writer);
-        Ok(Self { recorder: writer.clone(), writer, reader: Pool::Sqlite(reader) })
+        Ok(Self { recorder: writer.clone(), writer, reader: Pool::Sqlite(reader), synced: Arc::default() })
     }
 
     /// Opens (and migrates) a PostgreSQL database, version 13 or newer. Several nodes may do so at once.
@@ -151,6 +152,7 @@ impl Store {
             writer: pool(WRITERS, Patience::ASKED),
             reader: pool(READERS, Patience::ASKED),
             recorder: pool(1, Patience::RECORDING),
+            synced: Arc::default(),
         })
     }
 }

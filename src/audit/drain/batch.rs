@@ -7,20 +7,27 @@ use uuid::Uuid;
 use super::BATCH_ROWS;
 use crate::audit::canonical;
 use crate::audit::journal::entry::Draft;
+use crate::audit::ledger::tree::Frontier;
 use crate::audit::record::Decision;
 use crate::store::calls::{ChargeTaken, DrainBatch};
+use crate::store::ledger::Growth;
 
 /// A batch being gathered.
 #[derive(Debug)]
 pub(super) struct Gathering {
     pub(super) batch: DrainBatch,
-    /// The last one given out.
-    seq: i64,
+    /// The node's tree without the batch.
+    tree: Frontier,
 }
 
 impl Gathering {
-    pub(super) fn new(node_id: Uuid, last_seq: i64, synced: bool) -> Self {
-        Self { batch: DrainBatch { node: node_id, synced, ..DrainBatch::default() }, seq: last_seq }
+    pub(super) fn new(node_id: Uuid, tree: Frontier, synced: bool) -> Self {
+        Self { batch: DrainBatch { node: node_id, synced, ..DrainBatch::default() }, tree }
+    }
+
+    /// The node's tree as it is in the database.
+    pub(super) fn tree(&self) -> &Frontier {
+        &self.tree
     }
 
     /// Whether the batch should be committed before more is read.
@@ -28,24 +35,31 @@ impl Gathering {
         self.batch.rows.len() >= BATCH_ROWS
     }
 
-    /// Empties the batch, which is committed.
-    pub(super) fn clear(&mut self) {
-        let DrainBatch { node, synced, .. } = self.batch;
+    /// The batch is in the database: it is emptied.
+    pub(super) fn committed(&mut self) {
+        let DrainBatch { node, synced, growth, .. } = std::mem::take(&mut self.batch);
+        if growth.frontier.size() > self.tree.size() {
+            self.tree = growth.frontier;
+        }
         self.batch = DrainBatch { node, synced, ..DrainBatch::default() };
     }
 
-    /// Leaves out calls that are rows already; the others move up.
+    /// Leaves out calls that are rows already.
     pub(super) fn leave_out(&mut self, known: &HashSet<Uuid>) {
         let DrainBatch { rows, charges, .. } = &mut self.batch;
-        let Some(mut seq) = rows.first().map(|first| first.seq) else { return };
         rows.retain(|row| !known.contains(&row.id));
         charges.retain(|taken| !known.contains(&taken.call));
-        for row in rows {
-            row.seq = seq;
+    }
+
+    /// Gives the rows their places in the node's tree.
+    pub(super) fn seal(&mut self) {
+        let mut growth = Growth::of(self.tree.clone());
+        for row in &mut self.batch.rows {
             row.leaf_hash = canonical::leaf_hash(row);
-            seq += 1;
+            growth.push(row.leaf_hash);
+            row.seq = growth.frontier.size().cast_signed();
         }
-        self.seq = seq - 1;
+        self.batch.growth = growth;
     }
 
     /// Adds a call: the payload that begins it, and the one that ends it; without one it was interrupted. `None` if they cannot
@@ -56,10 +70,7 @@ impl Gathering {
         if let Some(outcome) = outcome {
             draft.apply(outcome)?;
         }
-        let Draft { mut row, charge } = draft;
-        self.seq += 1;
-        row.seq = self.seq;
-        row.leaf_hash = canonical::leaf_hash(&row);
+        let Draft { row, charge } = draft;
         if let Some(charge) = charge
             && row.decision == Decision::Allowed.as_str()
         {

@@ -12,6 +12,7 @@ use super::segment_reader::Extent;
 use super::worker_reader::{Listed, Place, WorkerReader};
 use crate::audit::journal::segment::{file_name, parse_file_name};
 use crate::audit::journal::{JournalSource, SegmentEnd};
+use crate::audit::ledger::tree::Frontier;
 use crate::store::Store;
 use crate::store::calls::JournalPosition;
 
@@ -39,12 +40,12 @@ pub(super) struct Follower {
 
 impl Follower {
     /// Follows the journal of this process from its beginning.
-    pub(super) fn living(source: JournalSource, last_seq: i64) -> Self {
+    pub(super) fn living(source: JournalSource, tree: Frontier) -> Self {
         Self {
             instance: source.instance(),
             dir: source.dir().to_owned(),
             workers: source.workers().map(|worker| WorkerReader::new(worker, Place::default())).collect(),
-            gathering: Gathering::new(source.node_id(), last_seq, source.disk()),
+            gathering: Gathering::new(source.node_id(), tree, source.disk()),
             living: Some(source),
             segments: BTreeMap::new(),
             ready: false,
@@ -58,7 +59,7 @@ impl Follower {
         instance: Uuid,
         dir: &Path,
         node_id: Uuid,
-        last_seq: i64,
+        tree: Frontier,
         positions: &[JournalPosition],
     ) -> io::Result<Self> {
         let segments = list(dir)?;
@@ -73,11 +74,16 @@ impl Follower {
             workers: segments.keys().map(|worker| WorkerReader::new(*worker, resume(*worker))).collect(),
             segments,
             // How its owner kept it is unknown.
-            gathering: Gathering::new(node_id, last_seq, true),
+            gathering: Gathering::new(node_id, tree, true),
             ready: false,
             tried: false,
             done: false,
         })
+    }
+
+    /// The node's tree as it is in the database.
+    pub(super) fn tree(&self) -> &Frontier {
+        self.gathering.tree()
     }
 
     fn segments_of(&self, worker: u32) -> Vec<Listed> {
@@ -128,6 +134,9 @@ impl Follower {
                 self.gathering.leave_out(&known);
             }
         }
+        if !self.tried {
+            self.gathering.seal();
+        }
         self.tried = true;
         Ok(store.commit_drained(&self.gathering.batch).await?)
     }
@@ -136,7 +145,7 @@ impl Follower {
     pub(super) async fn commit_and_clear(&mut self, store: &Store) -> Result<bool, DrainError> {
         self.commit(store).await?;
         self.done = self.gathering.batch.finished.is_some();
-        self.gathering.clear();
+        self.gathering.committed();
         (self.ready, self.tried) = (false, false);
         Ok(self.done)
     }

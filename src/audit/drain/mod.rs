@@ -33,6 +33,8 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::audit::journal::{Journal, JournalSource};
+use crate::audit::ledger::grow::tree_of;
+use crate::audit::ledger::tree::Frontier;
 use crate::clock::Clock;
 use crate::store::{Store, StoreError};
 use follow::Follower;
@@ -89,6 +91,8 @@ impl From<StoreError> for DrainError {
 #[derive(Debug)]
 pub struct Drain {
     requests: Arc<Requests>,
+    /// The node's tree, once it is known.
+    tree: watch::Receiver<Option<Frontier>>,
     task: JoinHandle<()>,
 }
 
@@ -120,8 +124,9 @@ impl Drain {
             caught_up: AtomicU64::new(clock.nanos()),
             failing: AtomicBool::new(false),
         });
-        let run = Run { store, source: journal.source(), clock, requests: Arc::clone(&requests) };
-        Self { requests, task: tokio::spawn(run.run()) }
+        let (grown, tree) = watch::channel(None);
+        let run = Run { store, source: journal.source(), clock, requests: Arc::clone(&requests), grown };
+        Self { requests, tree, task: tokio::spawn(run.run()) }
     }
 
     /// Turns what dead predecessors left in `dir`, the journals of `node`, into rows. To be done before [`Store::limit_state`] is read: the limits of
@@ -147,6 +152,12 @@ impl Drain {
     #[must_use]
     pub fn handle(&self) -> DrainHandle {
         DrainHandle { requests: Arc::clone(&self.requests) }
+    }
+
+    /// The node's tree as it is in the database, each time it has grown; none before the drain's first look.
+    #[must_use]
+    pub fn tree(&self) -> watch::Receiver<Option<Frontier>> {
+        self.tree.clone()
     }
 
     /// As [`DrainHandle::flush`].
@@ -231,6 +242,7 @@ struct Run {
     source: JournalSource,
     clock: Clock,
     requests: Arc<Requests>,
+    grown: watch::Sender<Option<Frontier>>,
 }
 
 impl Run {
@@ -295,8 +307,19 @@ impl Run {
     async fn begin(&self) -> Result<Follower, DrainError> {
         // The process that held the lock may have ended since this one started.
         recover::recover(&self.store, self.source.node_id(), self.source.root()).await?;
-        let seq = self.store.last_seq(self.source.node_id()).await?;
-        Ok(Follower::living(self.source.clone(), seq))
+        let tree = tree_of(&self.store, self.source.node_id()).await?;
+        Ok(Follower::living(self.source.clone(), tree))
+    }
+
+    /// Tells how far the tree has grown, where it has.
+    fn tell(&self, tree: &Frontier) {
+        self.grown.send_if_modified(|told| {
+            let news = told.as_ref().is_none_or(|told| told.size() != tree.size());
+            if news {
+                *told = Some(tree.clone());
+            }
+            news
+        });
     }
 
     fn failed(&self) {
@@ -310,6 +333,7 @@ impl Run {
         loop {
             let step;
             (follower, step) = follow::step(follower, &self.store, finish).await;
+            self.tell(follower.tree());
             match step {
                 Ok(true) => backoff = Backoff::new(),
                 Ok(false) => {

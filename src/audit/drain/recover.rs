@@ -12,6 +12,7 @@ use super::follow::{DAMAGED_DIR, Follower, list, step};
 use super::segment_reader::SegmentReader;
 use crate::audit::journal::LOCK_FILE;
 use crate::audit::journal::segment::file_name;
+use crate::audit::ledger::grow::tree_of;
 use crate::store::{Store, StoreError};
 
 /// What was found at start.
@@ -89,9 +90,10 @@ async fn recover_one(store: &Store, node: Uuid, instance: Uuid, dir: &Path) -> R
         }
         held => held?,
     };
-    let last_seq = store.last_seq(node_id).await?;
+    let tree = tree_of(store, node_id).await?;
+    let before = tree.size();
     let positions = store.journal_positions().await?;
-    let mut follower = Follower::dead(instance, dir, node_id, last_seq, &positions)?;
+    let mut follower = Follower::dead(instance, dir, node_id, tree, &positions)?;
     loop {
         let result;
         (follower, result) = step(follower, store, true).await;
@@ -99,7 +101,7 @@ async fn recover_one(store: &Store, node: Uuid, instance: Uuid, dir: &Path) -> R
             break;
         }
     }
-    let rows = store.last_seq(node_id).await?.abs_diff(last_seq);
+    let rows = follower.tree().size() - before;
     tracing::info!(%instance, rows, "the journal of a process that ended is in the database");
     Ok(Some(rows))
 }

@@ -187,7 +187,7 @@ async fn a_database_that_fails_after_a_commit_took_effect_gets_nothing_twice() {
     let (intent, outcome) = refusal(1);
     let _ = worker.refuse(intent, outcome).expect("refuse");
     worker.flush();
-    let mut follower = Follower::living(journal.source(), 0);
+    let mut follower = Follower::living(journal.source(), Frontier::default());
     follower.gather(false).expect("read");
     follower.commit(&fixture.store).await.expect("commit");
     follower.commit(&fixture.store).await.expect("the same batch again");
@@ -220,7 +220,7 @@ async fn a_copy_of_a_journal_from_before_the_database_adds_only_what_that_does_n
         let written = closed.close(outcome(Ending::Completed));
         worker.flush();
         written.await.expect("written");
-        let mut follower = Follower::living(journal.source(), 0);
+        let mut follower = Follower::living(journal.source(), Frontier::default());
         follower.gather(false).expect("read");
         follower.commit_and_clear(&fixture.store).await.expect("commit");
         if ended {
@@ -306,7 +306,7 @@ fn ok(written: &Written) -> bool {
 async fn play(acts: Vec<(u8, Act)>, tail: Vec<u8>, cut_recovery: usize) {
     let fixture = Fixture::new().await;
     let journal = fixture.journal();
-    let mut follower = Follower::living(journal.source(), 0);
+    let mut follower = Follower::living(journal.source(), Frontier::default());
     let mut told = Told::default();
     let mut open: Vec<(u128, OpenRecord)> = Vec::new();
     for (n, (worker, act)) in acts.into_iter().enumerate() {
@@ -382,8 +382,8 @@ async fn play(acts: Vec<(u8, Act)>, tail: Vec<u8>, cut_recovery: usize) {
         if fixture.store.finished_journals().await.expect("finished").contains(&instance) {
             break;
         }
-        let last_seq = fixture.store.last_seq(NODE).await.expect("seq");
-        let mut cut = Follower::dead(instance, &dir, NODE, last_seq, &positions).expect("a dead journal");
+        let tree = tree_of(&fixture.store, NODE).await.expect("the tree");
+        let mut cut = Follower::dead(instance, &dir, NODE, tree, &positions).expect("a dead journal");
         for _ in 0..cut_after {
             cut.gather(true).expect("read");
             if cut.commit_and_clear(&fixture.store).await.expect("commit") {

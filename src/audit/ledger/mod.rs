@@ -5,7 +5,20 @@
 //! | `tree` | the tree as it grows, its root |
 //! | `proof` | proofs of inclusion and consistency |
 //! | `note` | checkpoints as signed text, keys |
+//! | `grow` | the tree of a node, as rows are to be added to it |
+//! | `read` | roots and proofs out of what is stored |
+//! | `seal` | signing checkpoints as the tree grows |
+//! | `publish` | bringing them to places outside |
 
+pub mod grow;
 pub mod note;
 pub mod proof;
+pub mod publish;
+pub mod read;
+pub mod seal;
 pub mod tree;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

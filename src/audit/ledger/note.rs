@@ -201,7 +201,8 @@ impl Note {
         if note.len() > NOTE_MAX {
             return Err(malformed("it is too long"));
         }
-        let (text, lines) = note.rsplit_once("\n\n").ok_or(malformed("there is no empty line before the signatures"))?;
+        let (text, lines) =
+            note.rsplit_once("\n\n").ok_or(malformed("there is no empty line before the signatures"))?;
         let text = format!("{text}\n");
         let mut signatures = Vec::new();
         let lines = lines.strip_suffix('\n').ok_or(malformed("the last line is not whole"))?;
@@ -323,7 +324,13 @@ mod tests {
         ] {
             assert!(Note::parse(&bad).is_err(), "{bad}");
         }
-        for bad in ["", "a", "a+b", "a b+00000000+AQ==", "sum.golang.org+033de0af+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"] {
+        for bad in [
+            "",
+            "a",
+            "a+b",
+            "a b+00000000+AQ==",
+            "sum.golang.org+033de0af+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8",
+        ] {
             assert!(VerifierKey::parse(bad).is_err(), "{bad}");
         }
     }

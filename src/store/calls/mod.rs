@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use uuid::Uuid;
 
+use super::ledger::{Growth, grow};
 use super::rows::CallRow;
 use super::sql::{Pool, Row, Tx, among, query};
 use super::{Store, StoreError, columns};
@@ -90,6 +91,8 @@ pub struct DrainBatch {
     pub node: Uuid,
     /// New rows.
     pub rows: Vec<CallRow>,
+    /// What the node's tree grows by with them.
+    pub growth: Growth,
     /// What those of them that were allowed took.
     pub charges: Vec<ChargeTaken>,
     /// Where the journal continues after them.
@@ -205,19 +208,21 @@ impl Store {
     /// When the database cannot be written. If even that is unknown (the commit itself failed), [`Store::journal_positions`]
     /// and [`Store::finished_journals`] tell.
     pub async fn commit_drained(&self, batch: &DrainBatch) -> Result<(), StoreError> {
-        match &self.recorder {
-            // The journal's segments are deleted on the word of this commit; PostgreSQL's is always that good.
-            Pool::Sqlite(pool) if batch.synced => {
-                let mut connection = pool.acquire().await?;
-                sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await?;
-                drop(connection);
-                let result = self.commit(batch).await;
-                let mut connection = pool.acquire().await?;
-                sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
-                result
-            }
-            _ => self.commit(batch).await,
-        }
+        // The journal's segments are deleted on the word of this commit.
+        if batch.synced { self.durably(self.commit(batch)).await } else { self.commit(batch).await }
+    }
+
+    /// Does `work`, whose commits survive a power loss, and with them every commit before. PostgreSQL's always do.
+    pub(super) async fn durably<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let Pool::Sqlite(pool) = &self.recorder else { return work.await };
+        let _turn = self.synced.lock().await;
+        let mut connection = pool.acquire().await?;
+        sqlx::query("PRAGMA synchronous = FULL").execute(&mut *connection).await?;
+        drop(connection);
+        let result = work.await;
+        let mut connection = pool.acquire().await?;
+        sqlx::query("PRAGMA synchronous = NORMAL").execute(&mut *connection).await?;
+        result
     }
 
     async fn commit(&self, batch: &DrainBatch) -> Result<(), StoreError> {
@@ -228,6 +233,7 @@ impl Store {
                 Tx::Postgres(tx, patience) => postgres::insert(tx, *patience, &batch.rows).await?,
             }
         }
+        grow(&mut tx, batch.node, &batch.growth).await?;
         charges::take(&mut tx, &batch.charges).await?;
         for position in &batch.positions {
             query(

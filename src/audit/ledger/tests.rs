@@ -1,0 +1,316 @@
+//! The stored tree, and checkpoints of it, on both databases.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use tokio::sync::watch;
+
+use super::grow::tree_of;
+use super::note::{Note, VerifierKey};
+use super::proof::{check_consistency, check_inclusion};
+use super::publish::{Place, Publisher};
+use super::read::{ReadError, TreeReader};
+use super::seal::{SealHandle, Sealer, SealerSettings};
+use super::testing::{NODE, ORIGIN, record};
+use super::tree::Frontier;
+use super::tree::tests::by_definition;
+use crate::clock::Clock;
+use crate::store::Store;
+use crate::store::testing::{TestStore, on_each_database};
+
+on_each_database!(
+    the_stored_tree_proves_every_leaf_and_every_beginning,
+    rows_from_before_there_were_trees_get_one,
+    a_tree_grows_from_what_it_was_only,
+    what_is_recorded_is_signed_for_and_brought_to_every_place,
+    a_new_key_is_named_by_the_one_before,
+    a_database_without_what_was_signed_is_not_signed_for,
+    a_key_that_signed_must_not_be_missing,
+    checkpoints_are_thinned_to_one_an_hour_but_for_those_that_name_keys,
+);
+
+/// A gateway's sealing: its tree told by hand.
+struct Sealing {
+    store: Store,
+    dir: tempfile::TempDir,
+    clock: Clock,
+}
+
+/// One run of it.
+struct Running {
+    tree: watch::Sender<Option<Frontier>>,
+    handle: SealHandle,
+    sealer: tokio::task::JoinHandle<()>,
+    publisher: tokio::task::JoinHandle<()>,
+    received: Arc<Mutex<Vec<String>>>,
+}
+
+impl Sealing {
+    fn new(test: &TestStore) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        Self { store: test.store.clone(), dir, clock: Clock::manual(crate::clock::Timestamp(1_700_000_000_000_000)) }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("last-checkpoint")
+    }
+
+    fn start(&self, seeds: &[u8]) -> Running {
+        let tree = watch::Sender::new(None);
+        let settings = SealerSettings {
+            node: NODE,
+            origin: ORIGIN.to_owned(),
+            seeds: seeds.iter().map(|seed| [*seed; 32]).collect(),
+            file: self.file(),
+        };
+        let (sealer, handle) = Sealer::new(self.store.clone(), self.clock.clone(), settings, tree.subscribe());
+        let received: Arc<Mutex<Vec<String>>> = Arc::default();
+        let place = Arc::clone(&received);
+        let place = Place {
+            name: "here".to_owned(),
+            send: Arc::new(move |note| {
+                place.lock().expect("whole").push(note);
+                Box::pin(async { Ok(()) })
+            }),
+        };
+        let publisher =
+            Publisher { store: self.store.clone(), node: NODE, clock: self.clock.clone(), places: vec![place] };
+        let view = publisher.view();
+        let publisher = tokio::spawn(publisher.run(handle.sealed.clone(), view));
+        Running { tree, handle, sealer: tokio::spawn(sealer.run()), publisher, received }
+    }
+}
+
+impl Running {
+    async fn tell(&self, store: &Store) -> u64 {
+        let tree = tree_of(store, NODE).await.expect("the tree");
+        let size = tree.size();
+        self.tree.send_replace(Some(tree));
+        size
+    }
+
+    async fn sealed(&mut self, size: u64) {
+        self.handle.sealed.wait_for(|sealed| *sealed >= size).await.expect("it seals");
+    }
+
+    /// Ends as the gateway does; what was received.
+    async fn end(self) -> Vec<String> {
+        let Self { tree, handle, sealer, publisher, received } = self;
+        drop(tree);
+        sealer.await.expect("the sealer ends");
+        drop(handle);
+        publisher.await.expect("the publisher ends");
+        Arc::into_inner(received).map(|notes| notes.into_inner().expect("whole")).unwrap_or_default()
+    }
+}
+
+mod suite {
+    use super::*;
+
+    pub(super) async fn the_stored_tree_proves_every_leaf_and_every_beginning(test: &TestStore) {
+        let store = &test.store;
+        // More than one kept subtree of level 8, and a ragged end.
+        for numbers in [0..1, 1..255, 255..700, 700..701, 701..1_300] {
+            record(store, NODE, numbers).await;
+        }
+        let leaves: Vec<_> =
+            store.leaf_hashes(NODE, 0, 2_000).await.expect("leaves").into_iter().map(|(_, leaf)| leaf).collect();
+        let reader = TreeReader::open(store, NODE).await.expect("opens");
+        let size = leaves.len() as u64;
+        assert_eq!(reader.tree().root(), by_definition(&leaves));
+        assert_eq!(store.subtree_hashes(NODE, 8, 0, 100).await.expect("subtrees").len(), 5);
+        for index in [0, 1, 254, 255, 256, 257, 511, 767, 1_023, 1_024, 1_298, 1_299] {
+            for size in [size, 1_024, 1_025, index + 1] {
+                if index < size {
+                    let proof = reader.inclusion(index, size).await.expect("a proof");
+                    let root = by_definition(&leaves[..size as usize]);
+                    assert_eq!(check_inclusion(&leaves[index as usize], index, size, &root, &proof), Ok(()));
+                }
+            }
+        }
+        for old in [0, 1, 2, 255, 256, 257, 300, 1_024, 1_100, 1_299, 1_300] {
+            let old_root = reader.frontier(old).await.expect("a root").root();
+            assert_eq!(old_root, by_definition(&leaves[..old as usize]));
+            let proof = reader.consistency(old, size).await.expect("a proof");
+            assert_eq!(check_consistency(old, &old_root, size, &reader.tree().root(), &proof), Ok(()));
+        }
+        assert!(matches!(reader.frontier(1_301).await, Err(ReadError::OutOfRange { asked: 1_301, size: 1_300 })));
+        assert!(reader.inclusion(1_300, 1_300).await.is_err());
+    }
+
+    pub(super) async fn rows_from_before_there_were_trees_get_one(test: &TestStore) {
+        let store = &test.store;
+        record(store, NODE, 0..600).await;
+        let tree = tree_of(store, NODE).await.expect("the tree");
+        for table in ["ledger_heads", "ledger_subtrees"] {
+            test.by_hand(&format!("DELETE FROM {table}")).await;
+        }
+        assert_eq!(store.ledger_head(NODE).await.expect("reads").size(), 0);
+        assert_eq!(tree_of(store, NODE).await.expect("made anew"), tree);
+        assert_eq!(store.ledger_head(NODE).await.expect("reads"), tree);
+        assert_eq!(store.subtree_hashes(NODE, 8, 0, 9).await.expect("subtrees").len(), 2);
+    }
+
+    pub(super) async fn a_tree_grows_from_what_it_was_only(test: &TestStore) {
+        let store = &test.store;
+        record(store, NODE, 0..3).await;
+        let mut growth = crate::store::ledger::Growth::of(tree_of(store, NODE).await.expect("the tree"));
+        growth.push([1; 32]);
+        store.grow_ledger(NODE, &growth).await.expect("grows");
+        // Another process of the same node has been at it: neither this nor the first leaf of all is taken.
+        store.grow_ledger(NODE, &growth).await.expect_err("it is larger by now");
+        let mut first = crate::store::ledger::Growth::default();
+        first.push([1; 32]);
+        store.grow_ledger(NODE, &first).await.expect_err("it is there");
+        assert_eq!(store.ledger_head(NODE).await.expect("reads").size(), 4);
+    }
+
+    pub(super) async fn what_is_recorded_is_signed_for_and_brought_to_every_place(test: &TestStore) {
+        let (sealing, store) = (Sealing::new(test), &test.store);
+        let mut running = sealing.start(&[1]);
+        running.tell(store).await;
+        let mut sizes = Vec::new();
+        for numbers in [0..1, 1..400, 400..2_000] {
+            record(store, NODE, numbers).await;
+            let size = running.tell(store).await;
+            running.sealed(size).await;
+            sizes.push(size);
+        }
+        let state = running.handle.view.now();
+        let key = state.key.expect("a key");
+        assert_eq!((state.rows, state.sealed.size, key.name()), (2_000, 2_000, ORIGIN));
+        // Rows that came last are signed for at the end.
+        record(store, NODE, 2_000..2_007).await;
+        running.tell(store).await;
+        let received = running.end().await;
+        let last = Note::parse(received.last().expect("notes")).expect("a note");
+        let last = last.verified_by(&key).expect("signed").clone();
+        assert_eq!((last.size, last.root), (2_007, tree_of(store, NODE).await.expect("the tree").root()));
+        let stored = store.checkpoints(NODE, 0, 100).await.expect("checkpoints");
+        sizes.push(2_007);
+        assert_eq!(stored.iter().map(|row| row.size).collect::<Vec<_>>(), sizes);
+        let reader = TreeReader::open(store, NODE).await.expect("opens");
+        for row in &stored {
+            let said = Note::parse(&row.note).expect("a note").verified_by(&key).expect("signed").clone();
+            assert_eq!((said.size, said.root), (row.size, reader.frontier(row.size).await.expect("a root").root()));
+        }
+        assert_eq!(store.witnesses(NODE).await.expect("witnesses")[0].size, 2_007);
+        // The next start goes on, and sends nothing twice.
+        let mut running = sealing.start(&[1]);
+        running.tell(store).await;
+        running.sealed(2_007).await;
+        record(store, NODE, 2_007..2_010).await;
+        let size = running.tell(store).await;
+        running.sealed(size).await;
+        let received = running.end().await;
+        assert_eq!(received.len(), 1);
+        assert_eq!(store.ledger_keys(NODE).await.expect("keys").len(), 1);
+    }
+
+    pub(super) async fn a_new_key_is_named_by_the_one_before(test: &TestStore) {
+        let (sealing, store) = (Sealing::new(test), &test.store);
+        record(store, NODE, 0..5).await;
+        let mut running = sealing.start(&[1]);
+        running.tell(store).await;
+        running.sealed(5).await;
+        let first = running.handle.view.now().key.expect("a key");
+        // While nothing new is there to be signed for.
+        let second = running.handle.change_key([2; 32]).await.expect("takes over");
+        record(store, NODE, 5..6).await;
+        running.tell(store).await;
+        running.sealed(6).await;
+        let received = running.end().await;
+        let notes: Vec<Note> = received.iter().map(|note| Note::parse(note).expect("a note")).collect();
+        let naming = notes.iter().find(|note| note.unverified().next_key.is_some()).expect("brought");
+        for key in [&first, &second] {
+            assert_eq!(naming.verified_by(key).expect("signed with both").next_key.as_ref(), Some(&second));
+        }
+        let last = notes.last().expect("notes");
+        assert!(last.verified_by(&second).is_ok() && last.verified_by(&first).is_err());
+
+        // A key that came while nothing ran is announced, too.
+        let mut running = sealing.start(&[1, 2, 3]);
+        running.tell(store).await;
+        running.sealed(6).await;
+        let mut announced = running.handle.view.now().key.expect("a key");
+        for _ in 0..500 {
+            if announced != second {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            announced = running.handle.view.now().key.expect("a key");
+        }
+        let received = running.end().await;
+        let third = Note::parse(received.first().expect("brought")).expect("a note");
+        assert_eq!(third.verified_by(&second).expect("named").next_key.as_ref(), Some(&announced));
+        let keys = store.ledger_keys(NODE).await.expect("keys");
+        let keys: Vec<_> = keys.iter().map(|row| VerifierKey::parse(&row.key).expect("a key")).collect();
+        assert_eq!(keys, [first, second, announced]);
+    }
+
+    pub(super) async fn a_database_without_what_was_signed_is_not_signed_for(test: &TestStore) {
+        let (sealing, store) = (Sealing::new(test), &test.store);
+        record(store, NODE, 0..300).await;
+        let mut running = sealing.start(&[1]);
+        running.tell(store).await;
+        running.sealed(300).await;
+        running.end().await;
+        let refused = async |why: &str| {
+            let running = sealing.start(&[1]);
+            running.tell(store).await;
+            let view = running.handle.view.clone();
+            running.end().await;
+            let trouble = view.now().trouble.expect("it says why");
+            assert!(trouble.contains("signed for 300 rows") && trouble.contains(why), "{trouble}");
+        };
+        // Somebody takes away the tail, checkpoints included, and everything else fits together again.
+        test.by_hand("DELETE FROM proxy_calls").await;
+        for table in ["ledger_heads", "ledger_subtrees", "ledger_checkpoints"] {
+            test.by_hand(&format!("DELETE FROM {table}")).await;
+        }
+        record(store, NODE, 0..299).await;
+        refused("299 leaves").await;
+        // Somebody puts something else in its place.
+        record(store, NODE, 1_000..1_100).await;
+        refused("not what they were").await;
+        assert_eq!(store.checkpoints(NODE, 0, 9).await.expect("checkpoints"), []);
+    }
+
+    pub(super) async fn a_key_that_signed_must_not_be_missing(test: &TestStore) {
+        let (sealing, store) = (Sealing::new(test), &test.store);
+        record(store, NODE, 0..3).await;
+        let mut running = sealing.start(&[1]);
+        running.tell(store).await;
+        running.sealed(3).await;
+        let key = running.handle.view.now().key.expect("a key");
+        running.end().await;
+        let running = sealing.start(&[2]);
+        running.tell(store).await;
+        let view = running.handle.view.clone();
+        running.end().await;
+        assert!(view.now().trouble.expect("it says why").contains(&key.to_string()));
+    }
+
+    pub(super) async fn checkpoints_are_thinned_to_one_an_hour_but_for_those_that_name_keys(test: &TestStore) {
+        let store = &test.store;
+        let minute = 60_000_000;
+        for n in 0..300_u64 {
+            let row = crate::store::ledger::CheckpointRow {
+                node_id: NODE,
+                size: n + 1,
+                root: [0; 32],
+                signed_at: crate::clock::Timestamp(1_700_000_000_000_000 / (60 * minute) * (60 * minute))
+                    .plus_micros(n.cast_signed() * minute),
+                announces: n == 70,
+                note: String::new(),
+            };
+            store.keep_checkpoint(&row).await.expect("kept");
+        }
+        let all = store.checkpoints(NODE, 0, 400).await.expect("checkpoints");
+        store.thin_checkpoints(NODE, all[200].signed_at).await.expect("thinned");
+        let left: Vec<u64> =
+            store.checkpoints(NODE, 0, 400).await.expect("checkpoints").iter().map(|row| row.size).collect();
+        assert_eq!(left, [vec![60, 71, 120, 180], (201..=300).collect()].concat());
+    }
+}

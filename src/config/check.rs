@@ -27,7 +27,7 @@ pub(super) fn faults(config: &Config) -> Vec<(&'static str, String)> {
         let advice = "write 1 to 64 letters, digits, -, _, . or :, such as \"trust-gateway\"; nodes share limits that write the same";
         faults.push(("limits.namespace", advice.to_owned()));
     }
-    faults.extend(outlets::faults(&config.audit.outlets, &config.webhooks));
+    faults.extend(outlets::faults(&config.audit, &config.webhooks));
     if config.data_dir.as_os_str().is_empty() {
         faults.push(("data_dir", "the path is empty; write one such as \"data\"".to_owned()));
     }
@@ -179,7 +179,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             );
         }
     }
-    for (setting, name) in outlets::in_the_clear(&config.audit.outlets, &config.webhooks) {
+    for (setting, name) in outlets::in_the_clear(&config.audit, &config.webhooks) {
         warnings.push(format!(
             "{setting}: {name} passes over the network in the clear; write https:// where it speaks TLS"
         ));

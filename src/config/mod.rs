@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 pub use errors::{ConfigError, ConfigErrors, Place};
 pub use kinds::{Addresses, Durability, LogFormat, LogLevel, PublicUrl, Registration, Roots, StoreUrl, TlsVersion};
-pub use outlets::{Address, BATCH_MAX, Destination, Outlet, OutletRows, Webhook, WebhookEvent};
+pub use outlets::{Address, BATCH_MAX, Destination, Outlet, OutletRows, Webhook, WebhookEvent, Witness};
 pub use read::{Fingerprint, LoadSource, fingerprint};
 pub use sections::{
     Admin, Agents, Audit, Breaker, Directory, Health, Limits, Log, Policy, Server, Store, Tls, Upstream,

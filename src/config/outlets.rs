@@ -1,6 +1,7 @@
-//! Who is told by the gateway itself: other systems that are sent the rows of the log, webhooks that are sent events.
+//! Who is told by the gateway itself: other systems that are sent the rows of the log, witnesses that are sent its checkpoints,
+//! webhooks that are sent events.
 //!
-//! Each is one table of a list, `[[audit.outlets]]` and `[[webhooks]]`; a list is one setting.
+//! Each is one table of a list, `[[audit.outlets]]`, `[[audit.witnesses]]` and `[[webhooks]]`; a list is one setting.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 use url::Url;
 
+use super::sections::Audit;
 use super::values::{Written, Wrong, found, quoted, wrong};
 
 /// The most rows of a batch.
@@ -28,7 +30,17 @@ pub struct Outlet {
     pub rows: OutletRows,
 }
 
-/// Where an outlet sends rows.
+/// One of `[[audit.witnesses]]`: where checkpoints of the log are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Witness {
+    /// Names it in status; what it has had is remembered under this name.
+    pub name: String,
+    /// Where to.
+    pub destination: Destination,
+}
+
+/// Where rows or checkpoints are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(serde::Serialize))]
 pub enum Destination {
@@ -36,6 +48,33 @@ pub enum Destination {
     File(PathBuf),
     /// They are posted to this address, with a bearer token out of a file.
     Http(Address, Option<PathBuf>),
+}
+
+impl Destination {
+    /// Out of `file`, or `url` and `token_file`.
+    fn take(members: &mut Members<'_, '_>, example: &str) -> Result<Self, Wrong> {
+        let (file, url) = (members.take::<PathBuf>("file")?, members.take::<Address>("url")?);
+        match (file, url, members.take::<PathBuf>("token_file")?) {
+            (Some(_), None, Some(_)) => {
+                wrong(members.table, "token_file: a file takes no token; leave it out, or write url")
+            }
+            (Some(file), None, None) => Ok(Self::File(file)),
+            (None, Some(url), token_file) => Ok(Self::Http(url, token_file)),
+            _ => {
+                let advice = format!("{} has one destination; write {example}", members.what);
+                wrong(members.table, advice)
+            }
+        }
+    }
+
+    /// The three of them as text.
+    fn written(&self) -> [(&'static str, Option<String>); 3] {
+        let [file, url, token_file] = match self {
+            Self::File(file) => [file.written(), None, None],
+            Self::Http(url, token) => [None, url.written(), token.written()],
+        };
+        [("file", file), ("url", url), ("token_file", token_file)]
+    }
 }
 
 /// One of `[[webhooks]]`: who is sent events.
@@ -148,41 +187,35 @@ impl Written for Outlet {
     fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
         let mut members = Members::of(value, "an outlet")?;
         let name = members.name()?;
-        let (file, url) = (members.take::<PathBuf>("file")?, members.take::<Address>("url")?);
-        let token_file = members.take::<PathBuf>("token_file")?;
+        let destination = Destination::take(&mut members, "file = \"/path/calls.jsonl\" or url = \"https://…\"");
         let batch = members.take("batch")?.unwrap_or(BATCH_MAX);
         let rows = members.take("rows")?.unwrap_or(OutletRows::All);
         members.end()?;
         if !(1..=BATCH_MAX).contains(&batch) {
             return wrong(value, format!("batch: {batch} is out of range; write a number from 1 to {BATCH_MAX}"));
         }
-        let destination = match (file, url) {
-            (Some(_), None) if token_file.is_some() => {
-                return wrong(value, "token_file: a file takes rows without a token; leave it out, or write url");
-            }
-            (Some(file), None) => Destination::File(file),
-            (None, Some(url)) => Destination::Http(url, token_file),
-            _ => {
-                let advice = "an outlet has one destination; write file = \"/path/calls.jsonl\" or url = \"https://…\"";
-                return wrong(value, advice);
-            }
-        };
-        Ok(Self { name, destination, batch, rows })
+        Ok(Self { name, destination: destination?, batch, rows })
     }
 
     fn written(&self) -> Option<String> {
-        let [file, url, token_file] = match &self.destination {
-            Destination::File(file) => [file.written(), None, None],
-            Destination::Http(url, token) => [None, url.written(), token.written()],
-        };
-        Some(inline(&[
-            ("name", self.name.written()),
-            ("file", file),
-            ("url", url),
-            ("token_file", token_file),
-            ("batch", self.batch.written()),
-            ("rows", self.rows.written()),
-        ]))
+        let [file, url, token_file] = self.destination.written();
+        let (batch, rows) = (("batch", self.batch.written()), ("rows", self.rows.written()));
+        Some(inline(&[("name", self.name.written()), file, url, token_file, batch, rows]))
+    }
+}
+
+impl Written for Witness {
+    fn read(value: &Spanned<DeValue<'_>>) -> Result<Self, Wrong> {
+        let mut members = Members::of(value, "a witness")?;
+        let name = members.name()?;
+        let destination = Destination::take(&mut members, "file = \"/path/checkpoints.txt\" or url = \"https://…\"");
+        members.end()?;
+        Ok(Self { name, destination: destination? })
+    }
+
+    fn written(&self) -> Option<String> {
+        let [file, url, token_file] = self.destination.written();
+        Some(inline(&[("name", self.name.written()), file, url, token_file]))
     }
 }
 
@@ -210,11 +243,12 @@ impl Written for Webhook {
 }
 
 /// What is wrong with lists whose members are fine by themselves.
-pub(super) fn faults(outlets: &[Outlet], webhooks: &[Webhook]) -> Vec<(&'static str, String)> {
-    let outlets = outlets.iter().map(|outlet| outlet.name.as_str()).collect::<Vec<_>>();
+pub(super) fn faults(audit: &Audit, webhooks: &[Webhook]) -> Vec<(&'static str, String)> {
+    let outlets = audit.outlets.iter().map(|outlet| outlet.name.as_str()).collect::<Vec<_>>();
+    let witnesses = audit.witnesses.iter().map(|witness| witness.name.as_str()).collect::<Vec<_>>();
     let webhooks = webhooks.iter().map(|webhook| webhook.name.as_str()).collect::<Vec<_>>();
     let mut faults = Vec::new();
-    for (setting, names) in [("audit.outlets", outlets), ("webhooks", webhooks)] {
+    for (setting, names) in [("audit.outlets", outlets), ("audit.witnesses", witnesses), ("webhooks", webhooks)] {
         let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
         if let Some((_, name)) = twice {
             faults.push((setting, format!("two are named {name:?}; write another name for one of them")));
@@ -225,19 +259,32 @@ pub(super) fn faults(outlets: &[Outlet], webhooks: &[Webhook]) -> Vec<(&'static 
 
 /// Addresses at which what is sent can be read on the way.
 pub(super) fn in_the_clear<'a>(
-    outlets: &'a [Outlet],
+    audit: &'a Audit,
     webhooks: &'a [Webhook],
 ) -> impl Iterator<Item = (&'static str, &'a str)> {
-    let outlets = outlets.iter().filter_map(|outlet| match &outlet.destination {
-        Destination::Http(url, _) => Some(("audit.outlets", &*outlet.name, url)),
-        Destination::File(_) => None,
-    });
+    fn of<'a>(
+        setting: &'static str,
+        name: &'a str,
+        to: &'a Destination,
+    ) -> Option<(&'static str, &'a str, &'a Address)> {
+        match to {
+            Destination::Http(url, _) => Some((setting, name, url)),
+            Destination::File(_) => None,
+        }
+    }
+    let outlets = audit.outlets.iter().filter_map(|outlet| of("audit.outlets", &outlet.name, &outlet.destination));
+    let witnesses =
+        audit.witnesses.iter().filter_map(|witness| of("audit.witnesses", &witness.name, &witness.destination));
     let webhooks = webhooks.iter().map(|webhook| ("webhooks", &*webhook.name, &webhook.url));
     let clear = |url: &Address| {
         let url = Url::parse(&url.0).ok();
         url.is_some_and(|url| url.scheme() == "http" && !url.host_str().is_some_and(super::check::is_this_machine))
     };
-    outlets.chain(webhooks).filter(move |(_, _, url)| clear(url)).map(|(setting, name, _)| (setting, name))
+    outlets
+        .chain(witnesses)
+        .chain(webhooks)
+        .filter(move |(_, _, url)| clear(url))
+        .map(|(setting, name, _)| (setting, name))
 }
 
 super::kinds::words! {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::kinds::{Addresses, Durability, LogFormat, LogLevel, PublicUrl, Registration, Roots, StoreUrl, TlsVersion};
-use super::outlets::Outlet;
+use super::outlets::{Outlet, Witness};
 use super::shared_url::SharedUrl;
 use super::units::Size;
 
@@ -168,6 +168,8 @@ pub struct Audit {
     pub segment: Size,
     /// Where rows of the log are sent.
     pub outlets: Vec<Outlet>,
+    /// Where checkpoints of the log are sent.
+    pub witnesses: Vec<Witness>,
 }
 
 impl Default for Audit {
@@ -177,6 +179,7 @@ impl Default for Audit {
             addresses: Addresses::Truncated,
             segment: Size(16 << 20),
             outlets: Vec::new(),
+            witnesses: Vec::new(),
         }
     }
 }

@@ -87,6 +87,7 @@ pub(super) const SETTINGS: &[Setting] = settings! {
     Restart audit.addresses,
     Restart audit.segment,
     Restart audit.outlets,
+    Restart audit.witnesses,
 
     Reload  agents.registration,
     Reload  agents.max_pending,

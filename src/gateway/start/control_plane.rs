@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Control, Flush, Gauges, SharedLimits};
 use crate::directory;
+use crate::gateway::ledger::Ledger;
 use crate::gateway::{fetch, reload};
 use crate::registry::health::{Calls, Health, HealthSettings};
 use crate::registry::{self, Registry};
@@ -41,6 +42,7 @@ impl ControlPlane {
         listeners: &Listeners,
         state: &State,
         path: &CallPath,
+        ledger: &Ledger,
     ) -> Result<Self, StartError> {
         let registry_settings = registry::Settings {
             key_prefix: config.agents.key_prefix.clone(),
@@ -71,7 +73,8 @@ impl ControlPlane {
             active_calls: Arc::new(move || for_active.active()),
             drain_flush: Some(flush(path)),
             meters: path.workers.iter().map(|worker| Arc::clone(worker.meter())).collect(),
-            gauges: gauges(clock, path, &counts, &lost_lines),
+            gauges: gauges(clock, path, ledger, &counts, &lost_lines),
+            new_ledger_key: ledger.new_key(),
             about: control::About {
                 node_id: state.node_id,
                 started_at: clock.wall(),
@@ -110,12 +113,15 @@ fn flush(path: &CallPath) -> Flush {
 fn gauges(
     clock: &Clock,
     path: &CallPath,
+    ledger: &Ledger,
     counts: &Arc<server::Counts>,
     lost: &Arc<OnceLock<LostLines>>,
 ) -> Arc<dyn Fn() -> Gauges + Send + Sync> {
     let (drain, world, clock) = (path.drain.handle(), Arc::clone(&path.world), clock.clone());
     let (counts, lost, sharing) = (Arc::clone(counts), Arc::clone(lost), path.sharing.clone());
+    let ledger = ledger.told();
     Arc::new(move || Gauges {
+        ledger: ledger(),
         shared_limits: sharing.as_deref().map(SharedLimits::of),
         drain: drain.lag(&clock),
         directory: world.freshness(),

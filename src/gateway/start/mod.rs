@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tracing::{info, warn};
 
+use super::ledger::Ledger;
 use super::reload::Reloadable;
 use super::{Gateway, StartError};
 use crate::clock::Clock;
@@ -34,7 +35,9 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
 
     let mut state = State::open(&config).await?;
     let path = CallPath::build(&config, &clock, &listeners, &policy, &state).await?;
-    let plane = ControlPlane::build(&config, &clock, &listeners, &state, &path).await?;
+    let (tree, url) = (path.drain.tree(), &path.public_url);
+    let ledger = Ledger::start(&config, &clock, &state.store, state.node_id, url, tree)?;
+    let plane = ControlPlane::build(&config, &clock, &listeners, &state, &path, &ledger).await?;
     let admin_url = listeners.admin_url();
     let (public_tls, admin_tls) = (listeners.public_tls.clone(), listeners.admin_tls.clone());
     let addresses = (listeners.public_address, listeners.admin_address);
@@ -70,6 +73,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         store: state.store,
         journal: path.journal,
         drain: path.drain,
+        ledger,
         serving,
         server: doors.server,
         reloadable: Arc::new(reloadable),

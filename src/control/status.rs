@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::nodes::{self, Node};
 use super::problem::Problem;
+use super::telling::{self, Telling};
 use super::who::Asked;
 use super::{Control, Door, Entry, Freshness};
 use crate::clock::Timestamp;
@@ -169,6 +170,12 @@ struct Status {
     policy_digest: String,
     /// Changed cards that wait for an admin.
     cards_held: i64,
+    /// What is wrong with this gateway for as long as it lasts.
+    conditions: Vec<telling::Condition>,
+    /// Where rows of the log are sent.
+    outlets: Vec<telling::Outlet>,
+    /// Who is sent events.
+    webhooks: Vec<telling::Webhook>,
     /// What an operator should do something about.
     warnings: Vec<String>,
 }
@@ -228,6 +235,8 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
     let (now, about) = (control.registry.clock().wall(), &control.about);
     let nodes = nodes::present(control.store.nodes().await?, about.node_id, now);
     warnings.extend(nodes::warnings(&nodes, (control.gauges)().shared_limits.is_some()));
+    let telling = Telling::of(control).await;
+    warnings.extend(telling.warnings(now));
     let [verified, unverified, sources] = control.limits.keys();
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -254,6 +263,9 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
         database_bytes: tally.bytes,
         policy_digest: control.limits.policy().digest.to_string(),
         cards_held: tally.cards_held,
+        conditions: telling::conditions(control),
+        outlets: telling.outlets(),
+        webhooks: telling.webhooks(),
         warnings,
     };
     Ok(Json(status).into_response())

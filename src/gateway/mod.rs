@@ -9,15 +9,16 @@ mod entry;
 mod error;
 mod fetch;
 mod lock;
+mod lookout;
 mod node;
 mod peers;
+mod post;
 mod reload;
 mod secrets_key;
 mod shared_limits;
 mod signals;
 mod start;
 mod upkeep;
-
 mod world;
 
 use std::net::SocketAddr;

@@ -22,11 +22,13 @@ mod migrate;
 mod nodes;
 mod open;
 mod operators;
+mod outlets;
 pub mod rows;
 mod search;
 mod secrets;
 mod sql;
 mod tally;
+mod webhooks;
 mod words;
 
 #[cfg(test)]
@@ -48,6 +50,7 @@ pub use open::{PostgresOptions, PostgresOptionsError};
 pub use search::{AgentFilter, AgentPage};
 pub use secrets::{Sealed, SecretColumn};
 pub use tally::Tally;
+pub use webhooks::{Delivery, WAITING_MAX, Waiting, WebhookEvent};
 
 /// The open database.
 #[derive(Clone, Debug)]
@@ -58,6 +61,8 @@ pub struct Store {
     reader: Pool,
     /// Records calls; on PostgreSQL a connection of its own, so that nobody who asks keeps the drain waiting.
     recorder: Pool,
+    /// Reads the log for those who are sent its rows.
+    follower: Pool,
 }
 
 impl Store {
@@ -109,6 +114,7 @@ impl Store {
     /// Closes every connection, the writer last.
     pub async fn close(&self) {
         self.reader.close().await;
+        self.follower.close().await;
         self.recorder.close().await;
         self.writer.close().await;
     }

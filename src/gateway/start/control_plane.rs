@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::listeners::Listeners;
+use super::outlets::Outlets;
 use super::path::CallPath;
 use super::state::State;
 use super::{StartError, other};
@@ -41,6 +42,7 @@ impl ControlPlane {
         listeners: &Listeners,
         state: &State,
         path: &CallPath,
+        outlets: &Outlets,
     ) -> Result<Self, StartError> {
         let registry_settings = registry::Settings {
             key_prefix: config.agents.key_prefix.clone(),
@@ -79,6 +81,9 @@ impl ControlPlane {
                 admin: listeners.admin_address,
             },
             readings: Default::default(),
+            conditions: outlets.conditions.clone(),
+            outlets: outlets.rows.clone(),
+            webhooks: Arc::clone(&outlets.webhooks),
             ready: Arc::new(move || match for_ready.health() {
                 JournalHealth::Healthy => Ok(()),
                 JournalHealth::Down { since, why } => Err(format!("calls cannot be recorded since {since}: {why}")),

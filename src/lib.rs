@@ -19,6 +19,7 @@
 //! | [`directory`] | the immutable snapshot that calls are decided from |
 //! | [`registry`] | agents, connections, keys: the rules of their life; health probes |
 //! | [`store`] | the database behind one interface |
+//! | [`outlets`] | what the gateway tells others by itself: rows of the log, events |
 //! | [`control`] | the HTTP API for agents and operators |
 //! | [`gateway`] | all of it put together, started and stopped |
 //! | [`cli`] | the commands |
@@ -28,8 +29,8 @@
 //! | [`clock`] | time as a parameter, so that tests can set it |
 //! | [`telemetry`] | logs |
 //!
-//! Imports point one way: `server -> proxy -> {identity, trust, policy, limit, a2a, audit}`, `control -> {registry, audit}`,
-//! `registry` and `audit` -> `store`. Nothing imports `control` or `server` but [`gateway`], which puts the house
+//! Imports point one way: `server -> proxy -> {identity, trust, policy, limit, a2a, audit}`, `control -> {registry, audit, outlets}`,
+//! `registry`, `audit` and `outlets` -> `store`. Nothing imports `control` or `server` but [`gateway`], which puts the house
 //! together, and nothing imports `cli`; `proxy` never
 //! touches SQL; `a2a` and `trust` do no I/O; `store` knows no HTTP.
 
@@ -45,6 +46,7 @@ pub mod gateway;
 pub mod identity;
 pub mod limit;
 pub mod meter;
+pub mod outlets;
 pub mod policy;
 pub mod proxy;
 pub mod registry;

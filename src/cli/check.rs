@@ -2,8 +2,9 @@
 //!
 //! Opens no database and no port: it may run beside a gateway that works.
 
-use crate::config::Config;
+use crate::config::{Config, Destination};
 use crate::gateway;
+use crate::outlets;
 use crate::proxy::roots;
 use crate::server::tls::TlsFiles;
 use crate::telemetry::escaped;
@@ -27,6 +28,18 @@ pub(super) fn check(config: &Config) -> Result<(), Vec<String>> {
     }
     if let Err(error) = gateway::policy(config) {
         wrong.push(format!("policy.file: {error}"));
+    }
+    for outlet in &config.audit.outlets {
+        if let Destination::Http(_, Some(file)) = &outlet.destination
+            && let Err(error) = outlets::bearer_token(file)
+        {
+            wrong.push(format!("audit.outlets: {}: token_file: {error}", outlet.name));
+        }
+    }
+    for webhook in &config.webhooks {
+        if let Err(error) = outlets::Secret::read(&webhook.secret_file) {
+            wrong.push(format!("webhooks: {}: secret_file: {error}", webhook.name));
+        }
     }
     if config.data_dir.exists() && !config.data_dir.is_dir() {
         wrong.push(format!("data_dir: {} is not a directory", config.data_dir.display()));
@@ -62,7 +75,12 @@ mod tests {
 
     #[test]
     fn every_file_that_is_missing_is_told_with_its_setting() {
-        let mut config = Config::default();
+        let lists = "audit.outlets = [{ name = \"siem\", url = \"https://siem.example\", token_file = \"no/token\" }]\n\
+                     webhooks = [{ name = \"pager\", url = \"https://pager.example\", secret_file = \"no/secret\" }]";
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("gw.toml");
+        std::fs::write(&file, lists).expect("written");
+        let mut config = Config::load(crate::config::LoadSource::file(file)).expect("good but for the files");
         config.server.tls.cert = Some("no/cert".into());
         config.server.tls.key = Some("no/key".into());
         config.admin.tls.cert = Some("no/admin-cert".into());
@@ -72,7 +90,11 @@ mod tests {
         config.data_dir = "Cargo.toml".into();
         let wrong = check(&config).expect_err("nothing is there");
         let settings: Vec<_> = wrong.iter().filter_map(|line| line.split(": ").next()).collect();
-        assert_eq!(settings, ["server.tls", "admin.tls", "upstream.roots", "policy.file", "data_dir"], "{wrong:?}");
+        assert_eq!(
+            settings,
+            ["server.tls", "admin.tls", "upstream.roots", "policy.file", "audit.outlets", "webhooks", "data_dir"],
+            "{wrong:?}"
+        );
         assert!(wrong[0].contains("no/cert: ") && wrong[1].contains("no/admin-cert: "), "{wrong:?}");
     }
 

@@ -26,6 +26,7 @@ mod session;
 mod status;
 mod table;
 mod time;
+mod webhooks;
 mod why;
 
 use std::io::Write as _;
@@ -123,6 +124,9 @@ enum Client {
     /// Why a call went as it did.
     #[command(after_help = "The id is in each answer's X-OpenAgora-Request-ID, and in `trust-gateway calls list`.")]
     Why(Asking<calls::Id>),
+    /// Webhooks: who is sent events.
+    #[command(after_help = "trust-gateway webhooks test pager")]
+    Webhooks(Noun<webhooks::Webhooks>),
     /// Who the gateway takes you for, and what is left of your limits.
     Me(Asking<Me>),
     /// Take over what another registry exported.
@@ -248,6 +252,7 @@ async fn ask(command: Client) -> Result<(), Failure> {
         Client::Operators(noun) => operators::run(noun.command, &Session::open(&noun.common)?).await,
         Client::Events(noun) => history::run(noun.command, &Session::open(&noun.common)?).await,
         Client::Calls(noun) => calls::run(noun.command, &Session::open(&noun.common)?).await,
+        Client::Webhooks(noun) => webhooks::run(noun.command, &Session::open(&noun.common)?).await,
         Client::Why(why) => why::why(&why.asked.id, &Session::open(&why.common)?).await,
         Client::Me(me) => ask::me(me.asked.target, &Session::open(&me.common)?).await,
         Client::Import(noun) => ask::import(noun.command, &Session::open(&noun.common)?).await,

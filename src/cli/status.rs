@@ -36,6 +36,8 @@ pub(super) async fn show(session: &Session) -> Result<(), Failure> {
             ("open calls", if streams > 0 { format!("{open}, {streams} of them streams") } else { open.to_string() }),
             ("audit log", ledger(&told["ledger"])),
             ("nodes", list(told, "nodes").len().to_string()),
+            ("outlets", waiting(told, "outlets", "behind")),
+            ("webhooks", waiting(told, "webhooks", "waiting")),
             ("callers use", text(&told["public_url"])),
             ("listeners", listeners.join(", ")),
             ("registration", text(&told["registration"])),
@@ -43,6 +45,15 @@ pub(super) async fn show(session: &Session) -> Result<(), Failure> {
         ],
     )?;
     let warnings = list(told, "warnings");
+    for condition in list(told, "conditions") {
+        let line = format!(
+            "{} since {}: {}",
+            text(&condition["name"]),
+            session.time(&condition["since"]),
+            text(&condition["text"])
+        );
+        session.print(&format!("NOW: {}\n", escaped(&line)))?;
+    }
     for warning in warnings {
         session.print(&format!("WARNING: {}\n", escaped(&text(warning))))?;
     }
@@ -72,6 +83,15 @@ fn ledger(told: &Value) -> String {
 fn counted(groups: &Value) -> String {
     let groups = groups.as_object().into_iter().flatten().filter(|(_, n)| **n != 0);
     groups.map(|(name, n)| format!("{} {name}", text(n))).collect::<Vec<_>>().join(", ")
+}
+
+/// `siem, archive (12 behind)`
+fn waiting(told: &Value, member: &str, word: &str) -> String {
+    let each = list(told, member).iter().map(|one| match one[word].as_u64() {
+        Some(n @ 1..) => format!("{} ({n} {word})", text(&one["name"])),
+        _ => text(&one["name"]),
+    });
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn or_none(told: String) -> String {

@@ -17,7 +17,8 @@ use super::view;
 use super::who::Asked;
 use crate::registry::Actor;
 use crate::store::call_query::{CallFilter, CallPage};
-use crate::store::rows::{AgentName, CallRow};
+use crate::store::rows::{AgentName, CallRow, OperatorRole};
+use crate::store::{Store, StoreError};
 
 /// A page of the call log.
 #[derive(Serialize, ToSchema)]
@@ -159,10 +160,26 @@ async fn shown(asked: &Asked, rows: &[CallRow]) -> Result<Vec<view::Call>, Probl
     Ok(rows.iter().map(|row| view::call(row, &asked.who, &names)).collect())
 }
 
+/// Rows as the log shows them to an auditor, each as one line of JSON: for those who are sent them.
+///
+/// # Errors
+/// When the names of agents cannot be read.
+pub async fn call_lines(store: &Store, rows: &[CallRow]) -> Result<Vec<String>, StoreError> {
+    let sides = rows.iter().flat_map(|row| [row.caller_agent_id, row.target_agent_id]);
+    let names = known_names(store, sides).await?;
+    let auditor = Actor::Operator { name: "outlet".to_owned(), role: OperatorRole::Auditor };
+    let line = |row| serde_json::to_string(&view::call(row, &auditor, &names));
+    rows.iter().map(line).collect::<Result<_, _>>().map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
 /// The names of those of `agents` that are known: also of deleted ones, the log goes on naming them.
 pub(super) async fn names(asked: &Asked, agents: impl Iterator<Item = Option<Uuid>>) -> Result<view::Names, Problem> {
+    Ok(known_names(&asked.control.store, agents).await?)
+}
+
+async fn known_names(store: &Store, agents: impl Iterator<Item = Option<Uuid>>) -> Result<view::Names, StoreError> {
     let ids: HashSet<Uuid> = agents.flatten().collect();
-    let found = asked.control.store.agent_names(&ids.into_iter().collect::<Vec<_>>()).await?;
+    let found = store.agent_names(&ids.into_iter().collect::<Vec<_>>()).await?;
     Ok(found.into_iter().map(|AgentName { id, slug, name }| (id, view::NamedAgent { id, slug, name })).collect())
 }
 

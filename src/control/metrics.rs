@@ -20,6 +20,7 @@ use super::ledger::LedgerTold;
 use super::problem::Problem;
 use super::shared_limits::SharedLimits;
 use super::status::DATABASE_PATIENCE;
+use super::telling::Telling;
 use super::who::Asked;
 use crate::audit::drain::Lag;
 use crate::directory::Directory;
@@ -92,6 +93,7 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
         started: control.about.started_at.0 / 1_000_000,
         uptime: now.0.saturating_sub(control.about.started_at.0).max(0) / 1_000_000,
         gauges: (control.gauges)(),
+        telling: Telling::of(control).await,
         process: Process::read(),
     };
     let mut registry = Registry::with_prefix("trust_gateway");
@@ -139,6 +141,7 @@ struct Page {
     started: i64,
     uptime: i64,
     gauges: Gauges,
+    telling: Telling,
     process: Process,
 }
 
@@ -312,6 +315,7 @@ impl Page {
         if let Some(shared) = shared_limits {
             shared.families(families)?;
         }
+        self.telling.families(families)?;
         families.gauge("recording", "1 while calls can be recorded", None, i64::from(self.recorded))?;
         let behind = drain.behind.as_secs_f64();
         families.gauge("drain_behind", "How long rows could not be written", Some(&Unit::Seconds), behind)?;

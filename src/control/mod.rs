@@ -31,7 +31,9 @@ mod shared_limits;
 mod skill;
 mod status;
 mod story;
+mod telling;
 mod view;
+mod webhooks;
 mod who;
 
 #[cfg(test)]
@@ -50,12 +52,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::audit::record::Intent;
+use crate::conditions::Conditions;
 use crate::directory;
 use crate::limit::Limits;
 use crate::meter::Meter;
+use crate::outlets::{Outlet, Webhooks};
 use crate::registry::Registry;
 use crate::registry::health::Health;
 use crate::store::Store;
+pub use calls::call_lines;
 pub use ledger::LedgerTold;
 pub use metrics::{Freshness, Gauges};
 use problem::Problem;
@@ -99,6 +104,12 @@ pub struct Control {
     pub about: About,
     /// What operators read of the log lately.
     pub readings: Readings,
+    /// What is wrong with this gateway now.
+    pub conditions: Conditions,
+    /// Where its rows are sent.
+    pub outlets: Vec<Arc<Outlet>>,
+    /// Who is sent events.
+    pub webhooks: Arc<Webhooks>,
     /// Whether calls are recorded, which they must be to be served; the text says why not.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -199,6 +210,7 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
             .routes(routes!(ledger::newest))
             .routes(routes!(ledger::list))
             .routes(routes!(ledger::rotate_key))
+            .routes(routes!(webhooks::test))
             .routes(routes!(import::openagora)),
     };
     router.split_for_parts()

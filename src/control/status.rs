@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::ledger::{self, Ledger};
 use super::nodes::{self, Node};
 use super::problem::Problem;
+use super::telling::{self, Telling};
 use super::who::Asked;
 use super::{Control, Door, Entry, Freshness};
 use crate::clock::Timestamp;
@@ -172,6 +173,12 @@ struct Status {
     cards_held: i64,
     /// How the audit log of this node is signed for.
     ledger: Ledger,
+    /// What is wrong with this gateway for as long as it lasts.
+    conditions: Vec<telling::Condition>,
+    /// Where rows of the log are sent.
+    outlets: Vec<telling::Outlet>,
+    /// Who is sent events.
+    webhooks: Vec<telling::Webhook>,
     /// What an operator should do something about.
     warnings: Vec<String>,
 }
@@ -233,6 +240,8 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
     warnings.extend(nodes::warnings(&nodes, (control.gauges)().shared_limits.is_some()));
     let told = (control.gauges)().ledger;
     warnings.extend(told.complaint(now));
+    let telling = Telling::of(control).await;
+    warnings.extend(telling.warnings(now));
     let [verified, unverified, sources] = control.limits.keys();
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -260,6 +269,9 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
         policy_digest: control.limits.policy().digest.to_string(),
         cards_held: tally.cards_held,
         ledger: ledger::view(&told),
+        conditions: telling::conditions(control),
+        outlets: telling.outlets(),
+        webhooks: telling.webhooks(),
         warnings,
     };
     Ok(Json(status).into_response())

@@ -1,10 +1,11 @@
-//! The HTTP client of probes: the same guarded dialling as calls, one answer of bounded size, no redirects, no second try.
+//! The HTTP client of probes, and of whatever else the gateway asks by itself: the same guarded dialling as calls, one answer of
+//! bounded size, no redirects, no second try.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
@@ -31,15 +32,25 @@ pub(super) fn fetcher(tls: UpstreamTls, allow_networks: AllowedNetworks) -> Fetc
 }
 
 async fn fetch(dialer: Dialer, request: FetchRequest) -> Result<FetchResponse, FetchError> {
-    // A client of its own for each probe: nothing is kept open between probes.
-    let client: Client<Dialer, Empty<Bytes>> =
-        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).http2_only(request.http2).build(dialer);
-    let mut outgoing = Request::new(Empty::new());
+    let mut outgoing = Request::new(Full::default());
     *outgoing.uri_mut() = request.url.as_str().parse().map_err(|_| invalid())?;
     *outgoing.headers_mut() = request.headers;
-    let response = client.request(outgoing).await.map_err(|error| classify(&error))?;
+    exchange(dialer, request.http2, outgoing, request.max_bytes).await
+}
+
+/// Sends one request and reads its answer, of at most so many bytes.
+pub(super) async fn exchange(
+    dialer: Dialer,
+    http2: bool,
+    request: Request<Full<Bytes>>,
+    max_bytes: usize,
+) -> Result<FetchResponse, FetchError> {
+    // A client of its own for each request: nothing is kept open between them.
+    let client: Client<Dialer, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).http2_only(http2).build(dialer);
+    let response = client.request(request).await.map_err(|error| classify(&error))?;
     let (parts, body) = response.into_parts();
-    let body = match Limited::new(body, request.max_bytes).collect().await {
+    let body = match Limited::new(body, max_bytes).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => return Err(FetchError::TooLarge),
         Err(_) => return Err(invalid()),

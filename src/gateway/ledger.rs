@@ -1,7 +1,6 @@
 //! The ledger of this node as it runs: its secret keys, the sealer that signs for the drain's tree, the witnesses that are
 //! brought what was signed.
 
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +12,11 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::StartError;
-use crate::audit::ledger::publish::{Place, PublishView, Publisher, Send};
+use crate::audit::ledger::publish::{Place, PublishView, Publisher};
 use crate::audit::ledger::seal::{SealHandle, Sealer, SealerSettings};
 use crate::audit::ledger::tree::Frontier;
 use crate::clock::Clock;
-use crate::config::{Config, Destination, PublicUrl};
+use crate::config::{Config, PublicUrl};
 use crate::control::LedgerTold;
 use crate::registry::vault::{self, VaultError};
 use crate::registry::vault_keys;
@@ -50,6 +49,7 @@ impl Ledger {
         store: &Store,
         node: Uuid,
         public_url: &PublicUrl,
+        witnesses: Vec<Place>,
         tree: watch::Receiver<Option<Frontier>>,
     ) -> Result<Self, StartError> {
         let first_key = config.keys_dir().join(KEY_FILE);
@@ -60,17 +60,7 @@ impl Ledger {
             file: config.data_dir.join(SIGNED_FILE),
         };
         let (sealer, seal) = Sealer::new(store.clone(), clock.clone(), settings, tree.clone());
-        let publisher = Publisher {
-            store: store.clone(),
-            node,
-            clock: clock.clone(),
-            places: config
-                .audit
-                .witnesses
-                .iter()
-                .map(|witness| Place { name: witness.name.clone(), send: send(&witness.destination) })
-                .collect(),
-        };
+        let publisher = Publisher { store: store.clone(), node, clock: clock.clone(), places: witnesses };
         let published = publisher.view();
         let publishing = publisher.run(seal.sealed.clone(), published.clone());
         let tasks = vec![tokio::spawn(sealer.run()), tokio::spawn(publishing)];
@@ -78,7 +68,7 @@ impl Ledger {
     }
 
     /// How it is, whenever it is asked.
-    pub(super) fn told(&self) -> impl Fn() -> LedgerTold + std::marker::Send + Sync + use<> {
+    pub(super) fn told(&self) -> impl Fn() -> LedgerTold + Send + Sync + use<> {
         let (seal, published, tree) = (self.seal.view.clone(), self.published.clone(), self.tree.clone());
         move || {
             let rows = tree.borrow().as_ref().map_or(0, Frontier::size);
@@ -87,9 +77,7 @@ impl Ledger {
     }
 
     /// Makes a new key and lets it take over; the key, in its public form.
-    pub(super) fn new_key(
-        &self,
-    ) -> Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + std::marker::Send + Sync> {
+    pub(super) fn new_key(&self) -> Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync> {
         let (seal, first) = (self.seal.clone(), self.first_key.clone());
         Arc::new(move || {
             let (seal, first) = (seal.clone(), first.clone());
@@ -139,38 +127,6 @@ fn next_seed(first: &Path) -> Result<[u8; 32], VaultError> {
     vault::key_file(&vault_keys::file_of(first, next))
 }
 
-/// How a note gets to where a witness is.
-fn send(to: &Destination) -> Send {
-    match to {
-        Destination::File(file) => {
-            let file = file.clone();
-            Arc::new(move |note| {
-                let file = file.clone();
-                Box::pin(async move {
-                    let appended = tokio::task::spawn_blocking(move || {
-                        append(&file, &note).map_err(|error| format!("{}: {error}", file.display()))
-                    });
-                    appended.await.map_err(|error| error.to_string())?
-                })
-            })
-        }
-        Destination::Http(..) => Arc::new(|_| Box::pin(async { Err("not yet".to_owned()) })),
-    }
-}
-
-/// Appends a note and an empty line; returns once it is on the disk. What a crash left half written is closed off first.
-fn append(file: &Path, note: &str) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).read(true).open(file)?;
-    let mut end = [b'\n'; 2];
-    if file.metadata()?.len() >= 2 {
-        file.seek(SeekFrom::End(-2))?;
-        file.read_exact(&mut end)?;
-    }
-    let close = if end == *b"\n\n" { "" } else { "\n\n" };
-    file.write_all(format!("{close}{note}\n").as_bytes())?;
-    file.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,18 +138,6 @@ mod tests {
         std::fs::write(&file, "[server]\npublic_url = \"https://gw.example:8443/under/path\"\n").expect("written");
         let config = Config::load(crate::config::LoadSource::process(Some(file))).expect("a configuration");
         assert_eq!(host(&config.server.public_url.expect("set")), "gw.example:8443");
-    }
-
-    #[test]
-    fn a_witness_that_is_a_file_keeps_every_note_whole() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("checkpoints.txt");
-        append(&file, "a\n1\nx=\n\n\u{2014} a b\n").expect("appended");
-        std::fs::OpenOptions::new().append(true).open(&file).expect("opens").write_all(b"a\n2").expect("torn");
-        append(&file, "a\n3\nx=\n\n\u{2014} a b\n").expect("appended");
-        let text = std::fs::read_to_string(&file).expect("text");
-        assert_eq!(text, "a\n1\nx=\n\n\u{2014} a b\n\na\n2\n\na\n3\nx=\n\n\u{2014} a b\n\n");
-        append(&dir.path().join("no/such"), "").expect_err("no directory");
     }
 
     #[test]

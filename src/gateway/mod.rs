@@ -10,15 +10,17 @@ mod error;
 mod fetch;
 mod ledger;
 mod lock;
+mod lookout;
 mod node;
 mod peers;
+mod post;
 mod reload;
 mod secrets_key;
 mod shared_limits;
 mod signals;
 mod start;
 mod upkeep;
-
+mod witnesses;
 mod world;
 
 use std::net::SocketAddr;

@@ -10,7 +10,7 @@ use super::sql::{Built, Row, query};
 use super::{Store, StoreError, columns};
 use crate::clock::Timestamp;
 
-static SELECT: LazyLock<String> =
+pub(super) static SELECT: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {} FROM proxy_calls WHERE true", COLUMNS.join(", ")));
 
 /// How far the time in a request id and the arrival of its call may lie apart before a lookup by id reads the whole table.

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::rows::AdminEvent;
 use super::sql::{Row, Tx, query};
-use super::{Store, StoreError, columns};
+use super::{Store, StoreError, columns, webhooks};
 use crate::clock::Timestamp;
 
 /// Which events are asked for. What is not asked for does not filter.
@@ -39,7 +39,7 @@ impl EventPage {
     }
 }
 
-/// Writes the event of a change, in the change's own transaction.
+/// Writes the event of a change, in the change's own transaction; with what webhooks are to be told of it.
 pub(super) async fn write(tx: &mut Tx, event: &AdminEvent) -> Result<(), StoreError> {
     query(
         "INSERT INTO admin_events (id, at, actor, action, subject, before, after, reason) \
@@ -55,7 +55,7 @@ pub(super) async fn write(tx: &mut Tx, event: &AdminEvent) -> Result<(), StoreEr
     .bind(event.reason.clone())
     .execute(&mut *tx)
     .await?;
-    Ok(())
+    webhooks::announce(tx, event).await
 }
 
 fn read(row: &Row) -> Result<AdminEvent, StoreError> {

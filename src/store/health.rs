@@ -6,9 +6,9 @@
 
 use uuid::Uuid;
 
-use super::rows::{AdminEvent, AgentRow};
+use super::rows::{AdminEvent, AgentRow, HealthStatus};
 use super::sql::{Tx, query};
-use super::{Store, StoreError, agents, columns, events};
+use super::{Store, StoreError, agents, columns, events, webhooks};
 use crate::clock::Timestamp;
 
 /// What was found of one agent.
@@ -27,6 +27,8 @@ pub struct HealthChange {
 async fn write(tx: &mut Tx, change: &HealthChange) -> Result<bool, StoreError> {
     let HealthChange { probed, found, next, event } = change;
     let held = |row: &AgentRow| row.held_card.as_ref().map(|held| held.json.clone());
+    // As it is now: what was probed may be older than what another node found meanwhile.
+    let before = query("SELECT health FROM agents WHERE id = $1").bind(probed.id).fetch_optional(&mut *tx).await?;
     let done = query(
         "UPDATE agents SET health = $4, health_reason = $5, health_checked_at = $6, card = $7, card_fetched_at = $8, \
          skills = CASE WHEN skills = $9 THEN $10 ELSE skills END, \
@@ -57,6 +59,11 @@ async fn write(tx: &mut Tx, change: &HealthChange) -> Result<bool, StoreError> {
     .execute(&mut *tx)
     .await?;
     let written = done > 0;
+    if let Some(before) = before.filter(|_| written) {
+        let before = columns::word(&before, "health", HealthStatus::from_word)?;
+        let at = found.health_checked_at.unwrap_or_default();
+        webhooks::announce_health(tx, before, found, at).await?;
+    }
     if let Some(event) = event.as_ref().filter(|_| written) {
         events::write(tx, event).await?;
     }

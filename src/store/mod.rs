@@ -23,11 +23,13 @@ mod migrate;
 mod nodes;
 mod open;
 mod operators;
+mod outlets;
 pub mod rows;
 mod search;
 mod secrets;
 mod sql;
 mod tally;
+mod webhooks;
 mod words;
 
 #[cfg(test)]
@@ -53,6 +55,7 @@ pub use open::{PostgresOptions, PostgresOptionsError};
 pub use search::{AgentFilter, AgentPage};
 pub use secrets::{Sealed, SecretColumn};
 pub use tally::Tally;
+pub use webhooks::{Delivery, WAITING_MAX, Waiting, WebhookEvent};
 
 /// The open database.
 #[derive(Clone, Debug)]
@@ -65,6 +68,8 @@ pub struct Store {
     recorder: Pool,
     /// Held by whoever needs commits on SQLite to survive a power loss: how they are made is a matter of the connection.
     synced: Arc<Mutex<()>>,
+    /// Reads the log for those who are sent its rows.
+    follower: Pool,
 }
 
 impl Store {
@@ -116,6 +121,7 @@ impl Store {
     /// Closes every connection, the writer last.
     pub async fn close(&self) {
         self.reader.close().await;
+        self.follower.close().await;
         self.recorder.close().await;
         self.writer.close().await;
     }

@@ -131,9 +131,11 @@ impl Store {
         migrate::sqlite(&writer).await?;
         // Readers page through rows: a large cache each would only cost memory.
         let options = options.read_only(true).pragma("cache_size", "-8192");
-        let reader = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
-        let writer = Pool::Sqlite(writer);
-        Ok(Self { recorder: writer.clone(), writer, reader: Pool::Sqlite(reader), synced: Arc::default() })
+        let reader = SqlitePoolOptions::new().max_connections(4).connect_with(options.clone()).await?;
+        let follower = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options);
+        let (writer, follower) = (Pool::Sqlite(writer), Pool::Sqlite(follower));
+        let synced = Arc::default();
+        Ok(Self { recorder: writer.clone(), writer, reader: Pool::Sqlite(reader), follower, synced })
     }
 
     /// Opens (and migrates) a PostgreSQL database, version 13 or newer. Several nodes may do so at once.
@@ -153,6 +155,7 @@ impl Store {
             reader: pool(READERS, Patience::ASKED),
             recorder: pool(1, Patience::RECORDING),
             synced: Arc::default(),
+            follower: pool(1, Patience::ASKED),
         })
     }
 }

@@ -1,6 +1,8 @@
 //! The ledger of the running gateway: what it records is signed for, and what it signed leaves.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,8 +12,10 @@ use trust_gateway::clock::Clock;
 use trust_gateway::config::{Config, Destination, Witness};
 use trust_gateway::store::Store;
 
-use crate::support::agent::Agent;
+use crate::support::agent::{Agent, Conn};
+use crate::support::client::Client;
 use crate::support::gateway::TestGateway;
+use crate::support::process::Process;
 use crate::support::rpc;
 
 fn witnessed(file: &Path) -> impl FnOnce(&mut Config) + use<> {
@@ -145,4 +149,57 @@ async fn a_log_whose_end_was_taken_away_is_not_signed_for_and_calls_go_on() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("nothing was said");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_witness_that_is_away_is_told_of_and_gets_the_newest_checkpoint_later() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let token = dir.path().join("token");
+    std::fs::write(&token, "s3cret\n").expect("written");
+    let tries = Arc::new(AtomicUsize::new(0));
+    let witness = {
+        let tries = Arc::clone(&tries);
+        Agent::start(move |mut conn: Conn| {
+            let tries = Arc::clone(&tries);
+            async move {
+                while conn.request().await.is_some() {
+                    let status = if tries.fetch_add(1, Ordering::SeqCst) < 2 { "500 Oh no" } else { "200 OK" };
+                    conn.json(status, &json!({})).await;
+                }
+            }
+        })
+        .await
+    };
+    let agent = Agent::echo().await;
+    let url = format!("{}checkpoints", witness.url());
+    let settings = format!("[{{ name = \"far\", url = \"{url}\", token_file = \"{}\" }}]", token.display());
+    let gateway = Process::start(dir.path(), &[("AUDIT__WITNESSES", &settings)]).await;
+    let target = gateway.register("target", Some(&agent.url())).await;
+    let planner = gateway.register("planner", None).await;
+    gateway.connect(&planner, &target).await;
+    let mut client = Client::connect(gateway.public).await;
+    for n in 0..3 {
+        client.call("/api/proxy/target", Some(&planner.key), &rpc(n, "SendMessage")).await;
+        client.answer().await;
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+    }
+    let mut failed = false;
+    let mut left = Value::Null;
+    for _ in 0..500 {
+        left = gateway.operated("GET", "/api/status", &Value::Null).await["ledger"].clone();
+        failed |= left["witnesses"][0]["error"].as_str().is_some_and(|error| error.contains("500"));
+        if left["unwitnessed_rows"] == 0 && left["rows"] == 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(left["unwitnessed_rows"], 0, "{left}");
+    assert!(failed && left["witnesses"][0]["error"].is_null(), "{left}");
+    let posts = witness.calls();
+    assert!(posts.iter().all(|post| post.header("authorization") == Some("Bearer s3cret")));
+    let key = VerifierKey::parse(left["key"].as_str().expect("a key")).expect("a key");
+    let last = posts.last().expect("posts");
+    let note = Note::parse(std::str::from_utf8(&last.body).expect("text")).expect("a note");
+    assert_eq!(note.verified_by(&key).expect("signed").size, 3);
+    gateway.kill().await;
 }

@@ -23,6 +23,7 @@ mod limits;
 mod logs;
 mod misbehaving;
 mod nodes;
+mod outlets;
 mod rate_fields;
 mod readme;
 mod registration;

@@ -12,6 +12,7 @@ mod me;
 mod metrics;
 mod openapi;
 mod operators;
+mod telling;
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -91,6 +92,8 @@ impl Api {
         });
         let calls = Calls { all: Arc::new(Vec::new), of: Arc::new(|_| None) };
         let health = Arc::new(Health::new(Arc::clone(&bench.registry), fetch, HealthSettings::default(), calls));
+        let conditions = Conditions::new(bench.clock.clone());
+        let webhooks = telling::webhooks(&bench, &conditions);
         let control = Arc::new(Control {
             registry: Arc::clone(&bench.registry),
             health,
@@ -110,6 +113,9 @@ impl Api {
                 admin: (Ipv4Addr::LOCALHOST, 2).into(),
             },
             readings: Default::default(),
+            conditions: conditions.clone(),
+            outlets: Vec::new(),
+            webhooks,
             ready: Arc::new(move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("journal down".to_owned()) }),
         });
         let [admin, auditor] = <[String; 2]>::try_from(tokens).expect("two");

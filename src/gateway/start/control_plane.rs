@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::listeners::Listeners;
+use super::outlets::Outlets;
 use super::path::CallPath;
 use super::state::State;
 use super::{StartError, other};
@@ -43,6 +44,7 @@ impl ControlPlane {
         state: &State,
         path: &CallPath,
         ledger: &Ledger,
+        outlets: &Outlets,
     ) -> Result<Self, StartError> {
         let registry_settings = registry::Settings {
             key_prefix: config.agents.key_prefix.clone(),
@@ -82,6 +84,9 @@ impl ControlPlane {
                 admin: listeners.admin_address,
             },
             readings: Default::default(),
+            conditions: outlets.conditions.clone(),
+            outlets: outlets.rows.clone(),
+            webhooks: Arc::clone(&outlets.webhooks),
             ready: Arc::new(move || match for_ready.health() {
                 JournalHealth::Healthy => Ok(()),
                 JournalHealth::Down { since, why } => Err(format!("calls cannot be recorded since {since}: {why}")),

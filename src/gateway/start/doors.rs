@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::control_plane::ControlPlane;
 use super::listeners::Listeners;
+use super::outlets::Outlets;
 use super::path::CallPath;
 use super::state::State;
 use super::{StartError, other};
@@ -15,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control;
 use crate::gateway::entry;
+use crate::gateway::lookout::Lookout;
 use crate::gateway::peers::Peers;
 use crate::gateway::upkeep::Upkeep;
 use crate::limit::shared::Keeper;
@@ -45,6 +47,7 @@ impl Doors {
         listeners: Listeners,
         state: &mut State,
         path: &CallPath,
+        outlets: &Outlets,
         plane: &ControlPlane,
     ) -> Result<Self, StartError> {
         let (drain_timeout, drain_timeout_seen) = watch::channel(config.server.drain_timeout);
@@ -60,7 +63,7 @@ impl Doors {
             drain_timeout: drain_timeout_seen,
             counts: Arc::clone(&plane.counts),
         };
-        let tasks = background(clock, &listeners, state, path, plane).await?;
+        let tasks = background(clock, &listeners, state, path, outlets, plane).await?;
         let (stop, stopping) = watch::channel(false);
         let operators = tokio::spawn(server::operator::serve(
             listeners.admin,
@@ -82,6 +85,7 @@ async fn background(
     listeners: &Listeners,
     state: &mut State,
     path: &CallPath,
+    outlets: &Outlets,
     plane: &ControlPlane,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let upkeep = Upkeep {
@@ -103,6 +107,20 @@ async fn background(
     let health = Arc::clone(&plane.health);
     let mut tasks =
         vec![tokio::spawn(async move { health.run().await }), tokio::spawn(upkeep.run()), tokio::spawn(peers.run())];
+    let (gauges, now) = (Arc::clone(&plane.control.gauges), clock.clone());
+    let lookout = Lookout {
+        complaint: Arc::new(move || gauges().ledger.complaint(now.wall())),
+        store: state.store.clone(),
+        world: Arc::clone(&path.world),
+        journal: Arc::clone(&path.journal),
+        conditions: outlets.conditions.clone(),
+    };
+    let webhooks = Arc::clone(&outlets.webhooks);
+    tasks.extend([tokio::spawn(lookout.run()), tokio::spawn(async move { webhooks.run().await })]);
+    tasks.extend(outlets.rows.iter().map(|outlet| {
+        let outlet = Arc::clone(outlet);
+        tokio::spawn(async move { outlet.run().await })
+    }));
     tasks.extend(path.sharing.as_ref().map(|node| {
         let keeper = Keeper::new(Arc::clone(node), Arc::clone(&path.limits));
         tokio::spawn(keeper.run())

@@ -3,6 +3,7 @@
 mod control_plane;
 mod doors;
 mod listeners;
+mod outlets;
 mod path;
 mod state;
 
@@ -13,12 +14,14 @@ use tracing::{info, warn};
 
 use super::ledger::Ledger;
 use super::reload::Reloadable;
-use super::{Gateway, StartError};
+use super::{Gateway, StartError, post, witnesses};
 use crate::clock::Clock;
+use crate::conditions::Conditions;
 use crate::config::Config;
 use control_plane::ControlPlane;
 use doors::Doors;
 use listeners::Listeners;
+use outlets::Outlets;
 use path::CallPath;
 use state::State;
 
@@ -33,15 +36,18 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let listeners = Listeners::bind(&config).await?;
     let policy = Arc::new(ArcSwap::new(super::reload::policy(&config).map_err(StartError::Other)?));
 
+    let conditions = Conditions::new(clock.clone());
     let mut state = State::open(&config).await?;
     let path = CallPath::build(&config, &clock, &listeners, &policy, &state).await?;
+    let witnesses = witnesses::places(&config.audit.witnesses, &post::poster(&path.upstream_tls));
     let (tree, url) = (path.drain.tree(), &path.public_url);
-    let ledger = Ledger::start(&config, &clock, &state.store, state.node_id, url, tree)?;
-    let plane = ControlPlane::build(&config, &clock, &listeners, &state, &path, &ledger).await?;
+    let ledger = Ledger::start(&config, &clock, &state.store, state.node_id, url, witnesses, tree)?;
+    let outlets = Outlets::build(&config, &clock, &conditions, &state, &path);
+    let plane = ControlPlane::build(&config, &clock, &listeners, &state, &path, &ledger, &outlets).await?;
     let admin_url = listeners.admin_url();
     let (public_tls, admin_tls) = (listeners.public_tls.clone(), listeners.admin_tls.clone());
     let addresses = (listeners.public_address, listeners.admin_address);
-    let doors = Doors::open(&config, &clock, listeners, &mut state, &path, &plane).await?;
+    let doors = Doors::open(&config, &clock, listeners, &mut state, &path, &outlets, &plane).await?;
     info!(
         public = %path.public_url.as_str(), operators = %admin_url, workers = path.workers.len(), node = %state.node_id,
         "serving"

@@ -12,6 +12,7 @@ mod agent;
 #[allow(dead_code)] // shared with the load bench
 mod process;
 mod subject;
+mod times;
 #[path = "../load/wire.rs"]
 #[allow(dead_code)] // shared with the load bench
 mod wire;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use process::Process;
 use serde_json::{Value, json};
 use subject::Subject;
+use times::{line, quantile, timed};
 use wire::Wire;
 
 pub(crate) type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
@@ -239,27 +241,4 @@ fn export(agent: SocketAddr) -> Value {
 fn total(gateway: &Subject, query: &str) -> Fallible<u64> {
     let answer: Value = serde_json::from_str(&gateway.operate("GET", &format!("/api/agents?{query}"), "")?)?;
     answer["total"].as_u64().ok_or_else(|| format!("no total: {answer}").into())
-}
-
-fn timed<T>(what: impl FnOnce() -> Fallible<T>) -> Fallible<(Duration, T)> {
-    let begun = Instant::now();
-    let made = what()?;
-    Ok((begun.elapsed(), made))
-}
-
-fn quantile(times: &[Duration], share: f64) -> Duration {
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    let at = ((sorted.len() as f64 - 1.0) * share).round();
-    sorted.get(at as usize).copied().unwrap_or_default()
-}
-
-/// One line of the table: what, median and 99th percentile, and what else there is to say.
-fn line(what: &str, times: &[Duration], note: &str) {
-    let ms = |share| quantile(times, share).as_secs_f64() * 1e3;
-    if times.len() == 1 {
-        println!("{what:<36} {:>9.1} ms {:>16}  {note}", ms(0.5), "");
-    } else {
-        println!("{what:<36} {:>9.2} ms  p99 {:>8.2} ms  {note}", ms(0.5), ms(0.99));
-    }
 }

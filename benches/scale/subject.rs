@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,13 @@ impl Subject {
 
     /// Stops it and starts it on the same data; how long the start took.
     pub(crate) fn restart(&mut self) -> Fallible<Duration> {
+        self.restart_after(|_| Ok(()))
+    }
+
+    /// The same, with something done to its data in between.
+    pub(crate) fn restart_after(&mut self, meanwhile: impl FnOnce(&Path) -> Fallible<()>) -> Fallible<Duration> {
         self.process.stop()?;
+        meanwhile(&self.dir.path().join("data"))?;
         let begun = Instant::now();
         (self.process, self.public, self.admin) = spawn(&self.dir)?;
         // It says its addresses when it listens; what counts is that it answers.

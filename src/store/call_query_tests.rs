@@ -22,7 +22,12 @@ fn rows(n: i64) -> Vec<CallRow> {
             outcome: one_of(["completed", "refused", "timeout"]),
             decision: one_of(["allowed", "refused", "allowed"]),
             operation: one_of(["GetTask", "SendMessage", "Unknown"]),
-            reason: (seq % 3 == 1).then(|| "loop".to_owned()),
+            reason: match seq % 6 {
+                1 => Some("loop".to_owned()),
+                0 | 2 | 4 => Some("agent_not_found".to_owned()),
+                _ => None,
+            },
+            trace_id: Some(format!("trace {}", seq % 7)),
             status_code: 200 + seq % 3,
             task_id: Some(format!("task {seq}")),
             context_id: Some(format!("context {}", seq % 3)),
@@ -101,7 +106,8 @@ mod suite {
         let one = Uuid::from_u128(1);
         let none = CallFilter::default;
         type Matches = fn(&CallRow) -> bool;
-        let cases: [(CallFilter, Matches); 14] = [
+        let (three, two) = (Uuid::from_u128(3), Uuid::from_u128(2));
+        let cases: [(CallFilter, Matches); 19] = [
             (CallFilter { agent: Some(one), ..none() }, |row| {
                 [row.target_agent_id, row.caller_agent_id].contains(&Some(Uuid::from_u128(1)))
             }),
@@ -118,6 +124,11 @@ mod suite {
             (CallFilter { until: Some(rows[20].called_at), ..none() }, |row| row.called_at.0 < 1_700_000_000_000_010),
             (CallFilter { task_id: text("task 7"), ..none() }, |row| row.seq == 7),
             (CallFilter { context_id: text("context 2"), ..none() }, |row| row.seq % 3 == 2),
+            (CallFilter { trace_id: text("trace 4"), ..none() }, |row| row.seq % 7 == 4),
+            (CallFilter { pair: Some([one, two]), ..none() }, |row| [7, 11].contains(&(row.seq % 15))),
+            (CallFilter { pair: Some([three, one]), agent: Some(three), ..none() }, |row| row.seq % 15 == 13),
+            (CallFilter { agent: Some(one), caller: Some(two), ..none() }, |row| row.seq % 15 == 7),
+            (CallFilter { known_to: Some(two), ..none() }, |row| row.seq % 3 == 2 || row.seq % 2 == 1),
         ];
         let page = CallPage { limit: 500, ..CallPage::default() };
         for (filter, matches) in cases {
@@ -127,6 +138,8 @@ mod suite {
             found.sort_unstable_by(|a, b| b.cmp(a));
             assert!(!expected.is_empty() && expected.len() < 60, "{filter:?}");
             assert_eq!(found, expected, "{filter:?}");
+            let picked = rows.iter().filter(|row| filter.selects(row)).map(|row| row.seq).rev();
+            assert!(picked.eq(expected.iter().copied()), "{filter:?} in memory");
             let sum = store.calls_sum(&filter).await.expect("sum");
             assert_eq!(i64::try_from(sum), Ok(expected.iter().sum()), "{filter:?}");
         }

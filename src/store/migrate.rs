@@ -21,6 +21,7 @@ const SQLITE: Files = migrations! { "sqlite":
     3 "0003" "control";
     4 "0004" "limits";
     5 "0005" "nodes";
+    7 "0007" "rollups";
 };
 
 const POSTGRES: Files = migrations! { "postgres":
@@ -29,6 +30,7 @@ const POSTGRES: Files = migrations! { "postgres":
     3 "0003" "control";
     4 "0004" "limits";
     5 "0005" "nodes";
+    7 "0007" "rollups";
 };
 
 /// The oldest PostgreSQL, as `server_version_num` has it.

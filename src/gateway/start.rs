@@ -21,11 +21,11 @@ use crate::audit::drain::{Drain, Recovered};
 use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
 use crate::clock::Clock;
 use crate::config::{self, Addresses, Config, PublicUrl};
-use crate::control::{self, Control, Gauges, SharedLimits};
+use crate::control::{self, Control, Follow, Gauges, SharedLimits};
 use crate::directory::{self, Directory, LastConfirmed};
 use crate::limit::shared::Keeper;
 use crate::limit::{Limits, Seed};
-use crate::proxy::{self, UpstreamTls, Worker};
+use crate::proxy::{self, Cut, UpstreamTls, Worker};
 use crate::registry::health::{Calls, Health, HealthSettings};
 use crate::registry::network::AllowedNetworks;
 use crate::registry::vault::{self, Vault};
@@ -184,6 +184,8 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
             log_lines_lost: lost.get().map_or(0, LostLines::count),
         }
     };
+    let ending = workers.clone();
+    let (closing, closing_seen) = watch::channel(false);
     let control = Arc::new(Control {
         registry: Arc::clone(&registry),
         health: Arc::clone(&health),
@@ -192,6 +194,8 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         limits: Arc::clone(&limits),
         public_url: public_url.as_str().to_owned(),
         active_calls: Arc::new(move || for_active.active()),
+        end_call: Arc::new(move |id| ending.iter().any(|worker| worker.live().cut(id, Cut::Ended))),
+        follow: Arc::new(Follow::until(closing_seen)),
         drain_flush: Some(Arc::new(move || {
             let flusher = flusher.clone();
             // With the database away the log shows what it has.
@@ -281,6 +285,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         server,
         reloadable: Arc::new(reloadable),
         lost_lines,
+        closing,
         stop,
         operators,
         tasks,

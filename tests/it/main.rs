@@ -22,6 +22,7 @@ mod limits;
 mod logs;
 mod misbehaving;
 mod nodes;
+mod questions;
 mod rate_fields;
 mod readme;
 mod registration;

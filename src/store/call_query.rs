@@ -1,5 +1,6 @@
 //! The call log's reading side: filters, pages, sums.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use uuid::Uuid;
@@ -16,9 +17,20 @@ static SELECT: LazyLock<String> =
 /// How far the time in a request id and the arrival of its call may lie apart before a lookup by id reads the whole table.
 const ID_SLACK_US: i64 = 60_000_000;
 
-/// How far the first page of the record looks back at each node: whoever follows the log for something rare does not have all of
-/// it read first.
-const LOOK_BACK: i64 = 100_000;
+/// How many rows of each node one look at the record goes over: whoever follows the log for something rare does not have all of
+/// it read at once.
+const LOOKED_AT: i64 = 100_000;
+
+/// Part of the record.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// Those rows that were asked for.
+    pub rows: Vec<CallRow>,
+    /// How far each node was looked through.
+    pub reached: Vec<(Uuid, i64)>,
+    /// Whether some have more behind that.
+    pub more: bool,
+}
 
 /// Which calls: those that meet every condition that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -183,7 +195,7 @@ impl Store {
     }
 
     /// The rows recorded after `after`, in the order they were recorded in: ascending by (`node_id`, `seq`). Without `after`, the
-    /// newest `limit` of each node, looked for among its newest 100 000.
+    /// newest `limit` of each node. At most [`LOOKED_AT`] rows of each node are looked at.
     ///
     /// # Errors
     /// When the database cannot be read, or holds what this version cannot read.
@@ -192,33 +204,55 @@ impl Store {
         filter: &CallFilter,
         after: &[(Uuid, i64)],
         limit: u32,
-    ) -> Result<Vec<CallRow>, StoreError> {
-        let limit = limit.clamp(1, CallPage::LIMIT_MAX);
-        let mut rows: Vec<CallRow> = Vec::new();
-        let mut last = None;
-        while let Some(node) = self.next_node(last).await? {
-            let seen = after.iter().find(|(id, _)| *id == node).map(|(_, seq)| *seq);
-            // Whoever has read before misses nothing, whoever begins wants what is new.
-            let begins = after.is_empty();
-            let from = match begins {
-                true => self.newest_of(node).await?.saturating_sub(LOOK_BACK),
-                false => seen.unwrap_or(0),
+    ) -> Result<Record, StoreError> {
+        let limit = limit.clamp(1, CallPage::LIMIT_MAX) as usize;
+        // Whoever has read before misses nothing, whoever begins wants what is new.
+        let begins = after.is_empty();
+        let mut record = Record::default();
+        for (node, newest) in self.record_ends().await? {
+            let (from, to) = match after.iter().find(|(id, _)| *id == node) {
+                _ if begins => (newest.saturating_sub(LOOKED_AT), newest),
+                seen => {
+                    let from = seen.map_or(0, |(_, seq)| *seq);
+                    (from, newest.min(from.saturating_add(LOOKED_AT)))
+                }
             };
-            let mut query = self.select(&SELECT);
-            query.push(" AND node_id = ").push_bind(node).push(" AND seq > ").push_bind(from);
-            conditions(&mut query, filter);
-            query.push(if begins { " ORDER BY seq DESC LIMIT " } else { " ORDER BY seq LIMIT " }).push_bind(limit);
-            let mut found: Vec<CallRow> =
-                query.build().fetch_all(&self.reader).await?.iter().map(call_row).collect::<Result<_, _>>()?;
-            if begins {
-                found.reverse();
-            }
-            rows.extend(found);
-            last = Some(node);
+            let room = if begins { limit } else { limit - record.rows.len() };
+            let found = match room {
+                0 => Vec::new(),
+                _ => self.recorded_by(node, from..to, filter, begins, room).await?,
+            };
+            let reached = match found.last() {
+                Some(last) if !begins && found.len() == room => last.seq,
+                _ if room == 0 => from,
+                _ => to,
+            };
+            record.more |= reached < newest;
+            record.reached.push((node, reached));
+            record.rows.extend(found);
         }
-        // What is cut off comes with the next page; a first page shows the newest of every node.
-        if !after.is_empty() {
-            rows.truncate(limit as usize);
+        Ok(record)
+    }
+
+    /// Of one node those after the beginning of `seqs` up to its end: the first, or the last.
+    async fn recorded_by(
+        &self,
+        node: Uuid,
+        seqs: Range<i64>,
+        filter: &CallFilter,
+        last: bool,
+        limit: usize,
+    ) -> Result<Vec<CallRow>, StoreError> {
+        let mut query = self.select(&SELECT);
+        query.push(" AND node_id = ").push_bind(node);
+        query.push(" AND seq > ").push_bind(seqs.start).push(" AND seq <= ").push_bind(seqs.end);
+        conditions(&mut query, filter);
+        query.push(if last { " ORDER BY seq DESC LIMIT " } else { " ORDER BY seq LIMIT " });
+        query.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = query.build().fetch_all(&self.reader).await?;
+        let mut rows: Vec<CallRow> = rows.iter().map(call_row).collect::<Result<_, _>>()?;
+        if last {
+            rows.reverse();
         }
         Ok(rows)
     }

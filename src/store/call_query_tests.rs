@@ -45,6 +45,7 @@ fn rows(n: i64) -> Vec<CallRow> {
 on_each_database!(
     pages_go_through_all_rows_newest_first_without_a_gap,
     whoever_follows_the_record_sees_every_row_once_in_its_order,
+    one_look_at_the_record_goes_over_a_bounded_part_of_it,
     every_condition_selects_what_it_names,
     a_request_id_is_found_whatever_the_time_in_it,
     a_batch_is_committed_altogether_or_not_at_all,
@@ -85,18 +86,41 @@ mod suite {
         store.commit_drained(&DrainBatch { rows: all.clone(), ..DrainBatch::default() }).await.expect("commit");
         let none = CallFilter::default();
         let first = store.recorded_calls(&none, &[], 2).await.expect("rows");
-        assert_eq!(first.iter().map(|row| row.seq).collect::<Vec<_>>(), [4, 5, 6, 7], "the newest of each node");
+        assert!(!first.more && first.reached == [(NODE, 5), (Uuid::from_u128(9), 7)], "{:?}", first.reached);
+        assert_eq!(first.rows.iter().map(|row| row.seq).collect::<Vec<_>>(), [4, 5, 6, 7], "the newest of each node");
         let (mut after, mut seen) = (vec![(NODE, 1), (Uuid::from_u128(9), 0)], Vec::new());
-        while let rows = store.recorded_calls(&none, &after, 2).await.expect("rows")
-            && !rows.is_empty()
-        {
-            for row in rows {
-                after.retain(|(node, _)| *node != row.node_id);
-                after.push((row.node_id, row.seq));
-                seen.push(row.seq);
-            }
+        let mut more = true;
+        while more {
+            let record = store.recorded_calls(&none, &after, 2).await.expect("rows");
+            seen.extend(record.rows.iter().map(|row| row.seq));
+            (after, more) = (record.reached, record.more);
         }
         assert_eq!(seen, [2, 3, 4, 5, 6, 7]);
+        // What is not asked for is passed over all the same.
+        let nobody = CallFilter { caller: Some(NODE), ..CallFilter::default() };
+        for limit in [1, 2] {
+            let record = store.recorded_calls(&nobody, &[(NODE, 1)], limit).await.expect("rows");
+            assert_eq!(record, Record { rows: Vec::new(), reached: after.clone(), more: false });
+        }
+    }
+
+    pub(super) async fn one_look_at_the_record_goes_over_a_bounded_part_of_it(test: &TestStore) {
+        let store = &test.store;
+        let mut all = rows(3);
+        all[1].seq = 1 + LOOKED_AT;
+        all[2].seq = 2 + LOOKED_AT;
+        store.commit_drained(&DrainBatch { rows: all, ..DrainBatch::default() }).await.expect("commit");
+        let none = CallFilter::default();
+        let seqs = |record: &Record| record.rows.iter().map(|row| row.seq).collect::<Vec<_>>();
+        let newest = store.recorded_calls(&none, &[], 10).await.expect("rows");
+        assert_eq!(seqs(&newest), [1 + LOOKED_AT, 2 + LOOKED_AT]);
+        let first = store.recorded_calls(&none, &[(NODE, 1)], 10).await.expect("rows");
+        assert_eq!(
+            (seqs(&first), &first.reached[..], first.more),
+            (vec![1 + LOOKED_AT], &[(NODE, 1 + LOOKED_AT)][..], true)
+        );
+        let then = store.recorded_calls(&none, &first.reached, 10).await.expect("rows");
+        assert_eq!((seqs(&then), then.more), (vec![2 + LOOKED_AT], false));
     }
 
     pub(super) async fn every_condition_selects_what_it_names(test: &TestStore) {

@@ -25,7 +25,7 @@ struct EndedCall {
 /// `interrupted` for the reason `ended_by_operator`.
 #[utoipa::path(post, path = "/api/calls/active/{id}/end", operation_id = "end_call", tag = "calls",
     params(("id" = String, Path, description = "The request id")),
-    request_body(content = Option<EndForm>),
+    request_body = EndForm,
     responses((status = 200, description = "It is ended", body = EndedCall),
         (status = 404, description = "No such call is open at this node")))]
 pub(in crate::control) async fn end(Path(id): Path<String>, asked: Asked) -> Result<Response, Problem> {

@@ -137,8 +137,7 @@ impl Follow {
             drop(looking);
             for _ in 0..PAGES {
                 match news(&store, &mut seen).await {
-                    Ok(news) => {
-                        let more = news.rows.len() >= PAGE as usize;
+                    Ok((news, more)) => {
                         if !news.rows.is_empty() {
                             // Whoever left in between needs no news.
                             let _ = self.news.send(Arc::new(news));
@@ -157,10 +156,10 @@ impl Follow {
     }
 }
 
-/// The next page after `seen`, which moves on past it.
-async fn news(store: &Store, seen: &mut RecordCursor) -> Result<News, StoreError> {
-    let rows = store.recorded_calls(&CallFilter::default(), seen.after(), PAGE).await?;
-    let names = super::names_in(store, &rows).await?;
-    rows.iter().for_each(|row| seen.pass(row));
-    Ok(News { rows, names })
+/// The next page after `seen`, which moves on past it, and whether there is another.
+async fn news(store: &Store, seen: &mut RecordCursor) -> Result<(News, bool), StoreError> {
+    let record = store.recorded_calls(&CallFilter::default(), seen.after(), PAGE).await?;
+    let names = super::names_in(store, &record.rows).await?;
+    *seen = RecordCursor(record.reached);
+    Ok((News { rows: record.rows, names }, record.more))
 }

@@ -161,10 +161,12 @@ impl Listener {
     /// From the log, what it has not been shown.
     async fn read(&mut self) -> Result<Heard, StoreError> {
         let store = self.asked.control.store.clone();
-        let rows = store.recorded_calls(&self.filter, self.seen.after(), PAGE).await?;
-        self.missed = rows.len() >= PAGE as usize;
-        let names = super::names_in(&store, &rows).await?;
-        Ok(self.tell(&rows, &names))
+        let record = store.recorded_calls(&self.filter, self.seen.after(), PAGE).await?;
+        self.missed = record.more;
+        let names = super::names_in(&store, &record.rows).await?;
+        let said = self.tell(&record.rows, &names);
+        self.seen = RecordCursor(record.reached);
+        Ok(said)
     }
 
     /// From the news, once there are some; but not for longer than until the credential has to be looked at.

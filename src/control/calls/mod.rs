@@ -108,7 +108,7 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
 /// The log as it grows, for those who follow it: rows in the order they were recorded in, which a long stream's late row
 /// does not disturb. There is always a `next`.
 async fn recorded(asked: &Asked) -> Result<Response, Problem> {
-    let mut seen = asked.parameters.word("next", NEXT, RecordCursor::read)?.unwrap_or_default();
+    let seen = asked.parameters.word("next", NEXT, RecordCursor::read)?.unwrap_or_default();
     let limit = asked.parameters.count("limit", 50, 200)?;
     let Some(filter) = filter::read(asked).await? else {
         return Ok(Json(CallList { calls: Vec::new(), next: Some(seen.write()) }).into_response());
@@ -116,15 +116,10 @@ async fn recorded(asked: &Asked) -> Result<Response, Problem> {
     if let Some(flush) = &asked.control.drain_flush {
         flush().await;
     }
-    let store = &asked.control.store;
-    // Whoever begins goes on from here, not from the last row that was asked for.
-    let ends = if seen.0.is_empty() { store.record_ends().await? } else { Vec::new() };
-    let rows = store.recorded_calls(&filter, &seen.0, limit).await?;
-    readings::record(asked, rows.len()).await?;
-    rows.iter().for_each(|row| seen.pass(row));
-    ends.into_iter().for_each(|(node, end)| seen.reach(node, end));
-    let calls = shown(asked, &rows).await?;
-    Ok(Json(CallList { calls, next: Some(seen.write()) }).into_response())
+    let record = asked.control.store.recorded_calls(&filter, &seen.0, limit).await?;
+    readings::record(asked, record.rows.len()).await?;
+    let calls = shown(asked, &record.rows).await?;
+    Ok(Json(CallList { calls, next: Some(RecordCursor(record.reached).write()) }).into_response())
 }
 
 async fn shown(asked: &Asked, rows: &[CallRow]) -> Result<Vec<view::Call>, Problem> {

@@ -43,17 +43,12 @@ impl RecordCursor {
         self.0.iter().any(|(node, seq)| *node == row.node_id && *seq >= row.seq)
     }
 
-    /// Moves it on to `seq` of `node`, unless it is there already.
-    pub(super) fn reach(&mut self, node: Uuid, seq: i64) {
-        match self.0.iter_mut().find(|(known, _)| *known == node) {
-            Some((_, seen)) => *seen = seq.max(*seen),
-            None => self.0.push((node, seq)),
-        }
-    }
-
     /// Moves it on to `row`.
     pub(super) fn pass(&mut self, row: &CallRow) {
-        self.reach(row.node_id, row.seq);
+        match self.0.iter_mut().find(|(node, _)| *node == row.node_id) {
+            Some((_, seq)) => *seq = row.seq,
+            None => self.0.push((row.node_id, row.seq)),
+        }
     }
 }
 

@@ -46,7 +46,9 @@ pub(crate) async fn fill(data: &Path, node: Uuid, rows: u64, begin: Timestamp) -
             row
         });
         let batch = batch.collect();
-        store.commit_drained(&DrainBatch { node, rows: batch, growth: growth.clone(), ..DrainBatch::default() }).await?;
+        store
+            .commit_drained(&DrainBatch { node, rows: batch, growth: growth.clone(), ..DrainBatch::default() })
+            .await?;
         tree = growth.frontier;
         at += BATCH;
         if (at / BATCH).is_multiple_of(50) {

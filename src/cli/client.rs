@@ -1,14 +1,15 @@
 //! The command line's HTTP client: one request, one answer, errors in words that say what to do.
 //!
 //! Promises: a token goes to the gateway it was meant for and nowhere else (redirects are not followed, no proxy is asked);
-//! an answer is read whole, up to a bound, within a time limit. Knows nothing of what is asked.
+//! an answer is read whole, up to a bound, within a time limit, unless it is a stream of events. Knows nothing of what is asked.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
+use super::event_stream::EventStream;
 use super::failure::Failure;
 use super::profile::Resolved;
 use crate::config::Roots;
@@ -26,6 +28,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// An import of a whole registry takes its time.
 const ANSWER: Duration = Duration::from_secs(120);
 const ANSWER_MAX: usize = 64 * 1024 * 1024;
+
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
 
 /// A gateway, and the token shown to it.
 pub(super) struct Client {
@@ -73,13 +78,10 @@ impl Client {
 
     /// Sends `body`, which is JSON.
     pub(super) async fn send(&self, method: Method, path: &str, body: Option<String>) -> Result<Answer, Failure> {
-        let url = Url::parse(&format!("{}{path}", self.resolved.url))
-            .map_err(|error| Failure::usage(format!("{path} is no path: {error}")))?;
+        let url = self.address(path)?;
         let asked = format!("{method} {}", url.path());
         let exchange = self.exchange(&url, method, body.map(Bytes::from));
-        let (status, retry, body) = timeout(ANSWER, exchange)
-            .await
-            .unwrap_or_else(|_| Err(self.unreachable(&format!("no answer within {} s", ANSWER.as_secs()))))?;
+        let (status, retry, body) = timeout(ANSWER, exchange).await.unwrap_or_else(|_| Err(self.unanswered()))?;
         let text = String::from_utf8_lossy(&body).into_owned();
         let json: Option<Value> = serde_json::from_str(&text).ok();
         if (200..300).contains(&status) {
@@ -92,12 +94,41 @@ impl Client {
         Err(self.refused(status, &asked, retry.as_deref(), json))
     }
 
+    /// Opens a stream of events.
+    pub(super) async fn events(&self, path: &str) -> Result<EventStream, Failure> {
+        let url = self.address(path)?;
+        let opened = timeout(ANSWER, self.open(&url, Method::GET, EVENTS, None));
+        let response = opened.await.unwrap_or_else(|_| Err(self.unanswered()))?;
+        if response.status().is_success() {
+            return Ok(EventStream::new(response.into_body()));
+        }
+        let (status, retry, body) =
+            timeout(ANSWER, self.read(response)).await.unwrap_or_else(|_| Err(self.unanswered()))?;
+        Err(self.refused(status, &format!("GET {}", url.path()), retry.as_deref(), serde_json::from_slice(&body).ok()))
+    }
+
+    fn address(&self, path: &str) -> Result<Url, Failure> {
+        Url::parse(&format!("{}{path}", self.resolved.url))
+            .map_err(|error| Failure::usage(format!("{path} is no path: {error}")))
+    }
+
     async fn exchange(
         &self,
         url: &Url,
         method: Method,
         body: Option<Bytes>,
     ) -> Result<(u16, Option<String>, Bytes), Failure> {
+        self.read(self.open(url, method, JSON, body).await?).await
+    }
+
+    /// Sends a request, and waits for the head of its answer.
+    async fn open(
+        &self,
+        url: &Url,
+        method: Method,
+        accept: &'static str,
+        body: Option<Bytes>,
+    ) -> Result<Response<Incoming>, Failure> {
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or(80);
         let socket_host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -111,6 +142,7 @@ impl Client {
         let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let mut request = Request::builder().method(method).uri(path).header("host", authority);
         request = request.header("user-agent", concat!("trust-gateway/", env!("CARGO_PKG_VERSION")));
+        request = request.header("accept", accept);
         if let Some(token) = &self.resolved.token {
             let mut value = http::HeaderValue::from_str(&format!("Bearer {token}"))
                 .map_err(|_| Failure::usage(format!("the token from {} cannot be sent", self.resolved.token_from)))?;
@@ -118,7 +150,7 @@ impl Client {
             request = request.header("authorization", value);
         }
         if body.is_some() {
-            request = request.header("content-type", "application/json");
+            request = request.header("content-type", JSON);
         }
         let request = request
             .body(Full::new(body.unwrap_or_default()))
@@ -137,7 +169,7 @@ impl Client {
         }
     }
 
-    async fn speak<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<(u16, Option<String>, Bytes), Failure>
+    async fn speak<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -152,12 +184,20 @@ impl Client {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // It ends with the exchange, which tells what went wrong.
         tokio::spawn(connection);
-        let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+        sender.send_request(request).await.map_err(broken)
+    }
+
+    async fn read(&self, response: Response<Incoming>) -> Result<(u16, Option<String>, Bytes), Failure> {
+        let (head, body) = response.into_parts();
         let retry = head.headers.get("retry-after").and_then(|value| value.to_str().ok()).map(str::to_owned);
         match Limited::new(body, ANSWER_MAX).collect().await {
             Ok(body) => Ok((head.status.as_u16(), retry, body.to_bytes())),
             Err(error) => Err(self.unreachable(&format!("the answer broke off ({error})"))),
         }
+    }
+
+    fn unanswered(&self) -> Failure {
+        self.unreachable(&format!("no answer within {} s", ANSWER.as_secs()))
     }
 
     fn unreachable(&self, why: &str) -> Failure {

@@ -13,6 +13,7 @@ mod check;
 mod client;
 mod connections;
 mod demo;
+mod event_stream;
 mod failure;
 mod history;
 mod keys;
@@ -118,7 +119,7 @@ enum Client {
     Events(Noun<history::Events>),
     /// The call log.
     #[command(
-        after_help = "trust-gateway calls list --caller planner --since 10m\ntrust-gateway calls tail --follow --decision refused"
+        after_help = "trust-gateway calls list --caller planner --since 10m\ntrust-gateway calls tail --follow --decision refused\ntrust-gateway calls top"
     )]
     Calls(Noun<calls::Calls>),
     /// Why a call went as it did.

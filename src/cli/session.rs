@@ -104,7 +104,18 @@ impl Session {
         if empty {
             return self.print(&format!("{otherwise}\n"));
         }
-        self.print(&table.text(self.width, self.colour))
+        self.print(&self.drawn(table))
+    }
+
+    /// The table as it is printed.
+    pub(super) fn drawn(&self, table: &Table) -> String {
+        table.text(self.width, self.colour)
+    }
+
+    /// The lines a terminal has; 24 where that is unknown.
+    pub(super) fn height(&self) -> usize {
+        let seen = rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_row));
+        seen.filter(|height| *height > 0).unwrap_or(24)
     }
 
     /// A heading with `name: value` lines below it; values that are empty are left out.

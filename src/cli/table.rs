@@ -1,7 +1,7 @@
 //! Tables for people: columns as wide as their longest cell, narrowed where the terminal is narrower.
 //!
 //! Promises: no cell reaches the terminal raw; a column that must be copied whole is never cut; what does not fit is cut
-//! with `…`, and columns that may be missed are left out before others become unreadable.
+//! with `…`, and columns that may be missed, or have nothing in them, are left out before others become unreadable.
 
 use std::fmt::Write as _;
 
@@ -42,7 +42,7 @@ impl Table {
     pub(super) fn text(&self, width: usize, bold: bool) -> String {
         let cells = |at: usize| self.rows.iter().map(move |row| row[at].width());
         let mut shown: Vec<(usize, usize)> = (0..self.columns.len())
-            .filter(|at| self.rows.is_empty() || self.columns[*at].1 != Fit::Spare || cells(*at).any(|n| n > 0))
+            .filter(|at| self.rows.is_empty() || cells(*at).any(|n| n > 0))
             .map(|at| (at, cells(at).chain([self.columns[at].0.width()]).max().unwrap_or(0)))
             .collect();
         let total = |shown: &[(usize, usize)]| shown.iter().map(|(_, n)| n + 2).sum::<usize>().saturating_sub(2);

@@ -167,6 +167,13 @@ pub(super) struct CardChoice {
     reason: Option<String>,
 }
 
+/// Why a call is ended. It may be left out.
+#[derive(ToSchema)]
+pub(super) struct EndForm {
+    /// Kept in the history.
+    reason: Option<String>,
+}
+
 /// How a signing secret is replaced. All of it may be left out.
 #[derive(ToSchema)]
 pub(super) struct SecretChange {

@@ -61,6 +61,7 @@ use crate::registry::Registry;
 use crate::registry::health::Health;
 use crate::store::Store;
 pub use calls::call_lines;
+pub use calls::follow::Follow;
 pub use ledger::LedgerTold;
 pub use metrics::{Freshness, Gauges};
 use problem::Problem;
@@ -92,6 +93,10 @@ pub struct Control {
     pub public_url: String,
     /// The calls that are open now.
     pub active_calls: Arc<dyn Fn() -> Vec<Intent> + Send + Sync>,
+    /// Ends a call that is open here; whether it was.
+    pub end_call: Arc<dyn Fn(uuid::Uuid) -> bool + Send + Sync>,
+    /// What the streams of the log share.
+    pub follow: Arc<Follow>,
     /// Called before the log is read, so that it shows what has just happened.
     pub drain_flush: Option<Flush>,
     /// What the workers counted.
@@ -194,6 +199,8 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
         .routes(routes!(notifications::list))
         .routes(routes!(calls::list))
         .routes(routes!(calls::active))
+        .routes(routes!(calls::stats::show))
+        .routes(routes!(calls::live::follow))
         .routes(routes!(story::show))
         .routes(routes!(status::live))
         .routes(routes!(status::ready))
@@ -201,6 +208,7 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
     let router = match door {
         Door::Public => router,
         Door::Operator => router
+            .routes(routes!(calls::end::end))
             .routes(routes!(operators::list, operators::create))
             .routes(routes!(operators::remove))
             .routes(routes!(operators::rotate))

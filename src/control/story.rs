@@ -183,6 +183,7 @@ fn what_it_means(reason: &str) -> &'static str {
         "push_refused"           => "push notifications are not passed on to this agent; its registration decides that",
         "loop"                   => "the call had come through this gateway before; check the agent's registered address",
         "revoked"                => "what allowed it was taken back while it ran: a block, a key or the agent itself",
+        "ended_by_operator"      => "an operator ended it while it ran; the history says who and why",
         "caller_gone"            => "the caller left before it was answered",
         "undecided"              => "the caller left before a decision was made",
         "extended_card"          => "this agent has no extended card here",

@@ -38,6 +38,7 @@ pub(super) struct Asked {
     pub(super) headers: HeaderMap,
     source: IpAddr,
     body: Bytes,
+    door: Door,
 }
 
 impl FromRequest<Entry> for Asked {
@@ -63,6 +64,7 @@ impl FromRequest<Entry> for Asked {
             parameters: Parameters::parse(head.uri.query()),
             headers: head.headers,
             source,
+            door: entry.door,
             body: if changes { read(body, body_max(head.uri.path())).await? } else { Bytes::new() },
         })
     }
@@ -127,6 +129,22 @@ impl Asked {
         match &self.who {
             Actor::Anonymous => Err(Problem::unauthorized(AGENT_HINT)),
             known => Ok(known),
+        }
+    }
+
+    /// Whether the credential is still good: for answers that take longer than a moment. A database that cannot say so says no.
+    pub(super) async fn still_good(&self) -> bool {
+        let now = self.control.registry.clock().wall();
+        match (self.door, identity::credential(&self.headers)) {
+            (Door::Public, _) => match identity::prove(&self.headers, &self.control.directory.load(), now) {
+                Ok(Caller::Agent(key)) => key.agent.state != AdminState::Disabled,
+                Ok(Caller::Anonymous) | Err(_) => false,
+            },
+            (Door::Operator, Ok(Some(token))) => {
+                let found = self.control.store.operator_by_digest(&digest_of(token)).await;
+                found.is_ok_and(|found| found.is_some_and(|row| row.expires_at.is_none_or(|end| now < end)))
+            }
+            (Door::Operator, _) => false,
         }
     }
 

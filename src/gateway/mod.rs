@@ -66,6 +66,8 @@ pub struct Gateway {
     server: Server,
     reloadable: Arc<Reloadable>,
     lost_lines: Arc<OnceLock<LostLines>>,
+    /// Ends what would never end by itself.
+    closing: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     operators: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
@@ -218,6 +220,7 @@ impl Gateway {
     /// Stops: no new connections, open calls may end within the drain time, every record becomes a row.
     pub async fn shutdown(self) {
         drop(self.serving);
+        let _ = self.closing.send(true);
         // Operators can look on while open calls end.
         self.server.shutdown().await;
         let _ = self.stop.send(true);

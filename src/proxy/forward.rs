@@ -264,6 +264,7 @@ fn reason_of(cut: Cut) -> Reason {
     match cut {
         Cut::Revoked => Reason::Revoked,
         Cut::Draining => Reason::Draining,
+        Cut::Ended => Reason::EndedByOperator,
     }
 }
 

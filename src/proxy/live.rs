@@ -25,6 +25,8 @@ pub enum Cut {
     Revoked,
     /// The gateway is shutting down.
     Draining,
+    /// An operator ended this one call.
+    Ended,
 }
 
 impl Cut {
@@ -34,6 +36,7 @@ impl Cut {
         match self {
             Self::Revoked => "revoked",
             Self::Draining => "draining",
+            Self::Ended => "ended_by_operator",
         }
     }
 }
@@ -203,6 +206,12 @@ impl Live {
         let tap = Arc::new(Tap(Mutex::new(TapState { permit: Some(permit), ..TapState::default() })));
         self.0.insert(request_id, (parties, Arc::clone(&tap)));
         Entered { live: Arc::clone(self), request_id, tap }
+    }
+
+    /// Cuts one call; whether it is among these.
+    pub fn cut(&self, request_id: Uuid, why: Cut) -> bool {
+        let tap = self.0.get(&request_id).map(|entry| Arc::clone(&entry.1));
+        tap.map(|tap| tap.cut(why)).is_some()
     }
 
     /// Cuts every call for which `why` finds a reason.

@@ -91,6 +91,8 @@ pub enum Reason {
     Loop,
     /// What allowed the call was taken back while it ran: a block, a revoked key, an agent out of service.
     Revoked,
+    /// An operator ended the call while it ran.
+    EndedByOperator,
     /// The caller left before it could be answered; nobody reads this.
     CallerGone,
     /// The agent's extended card is not served here.
@@ -139,6 +141,7 @@ impl Reason {
             Self::PushRefused             => Names(400, -32003, "PUSH_NOTIFICATION_NOT_SUPPORTED", "push_refused"),
             Self::Loop                    => Names(508, -32000, "LOOP_DETECTED", "loop"),
             Self::Revoked                 => Names(403, -32000, "PERMISSION_DENIED", "revoked"),
+            Self::EndedByOperator         => Names(502, -32000, "ENDED_BY_OPERATOR", "ended_by_operator"),
             Self::CallerGone              => Names(400, -32000, "CALLER_GONE", "caller_gone"),
             Self::ExtendedCard            => Names(400, -32004, "UNSUPPORTED_OPERATION", "extended_card"),
         }
@@ -188,6 +191,7 @@ impl Reason {
     pub fn canonical(self) -> &'static str {
         match (self, self.names().0) {
             (Self::PushRefused | Self::ExtendedCard | Self::Loop, _) => "FAILED_PRECONDITION",
+            (Self::EndedByOperator, _) => "CANCELLED",
             (_, 400 | 415) => "INVALID_ARGUMENT",
             (_, 401) => "UNAUTHENTICATED",
             (_, 403) => "PERMISSION_DENIED",
@@ -266,6 +270,9 @@ impl Reason {
             Self::PushRefused => "Push notifications are not available here: poll the task or subscribe to it instead.",
             Self::Loop => "The call has come through this gateway before: check the agent's registered address.",
             Self::Revoked => "The permission for this call was taken back while it ran: ask the agent's owner.",
+            Self::EndedByOperator => {
+                "An operator of the gateway ended this call. The agent may have done the work: look for the task before repeating it."
+            }
             Self::CallerGone => "The caller has left.",
             Self::ExtendedCard => "This agent has no extended card here: use its public card.",
         }

@@ -199,6 +199,22 @@ impl Registry {
         Ok(self.store.add_event(&event).await?)
     }
 
+    /// Records that an operator ends the call `id`, which was what `call` says.
+    ///
+    /// # Errors
+    /// When it cannot be recorded, or the reason is not acceptable; then the call is not to be ended.
+    pub async fn record_ended_call(
+        &self,
+        who: &Actor,
+        id: Uuid,
+        call: Value,
+        reason: Option<String>,
+    ) -> Result<(), RegistryError> {
+        let reason = admission::check_reason(reason.as_deref())?;
+        let event = AdminEvent { reason, ..self.event(who, "call.end", id, Some(call), None) };
+        Ok(self.store.add_event(&event).await?)
+    }
+
     fn event(
         &self,
         who: &Actor,

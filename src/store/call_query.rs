@@ -1,5 +1,6 @@
 //! The call log's reading side: filters, pages, sums.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use uuid::Uuid;
@@ -16,11 +17,28 @@ pub(super) static SELECT: LazyLock<String> =
 /// How far the time in a request id and the arrival of its call may lie apart before a lookup by id reads the whole table.
 const ID_SLACK_US: i64 = 60_000_000;
 
+/// How many rows of each node one look at the record goes over: whoever follows the log for something rare does not have all of
+/// it read at once.
+const LOOKED_AT: i64 = 100_000;
+
+/// Part of the record.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// Those rows that were asked for.
+    pub rows: Vec<CallRow>,
+    /// How far each node was looked through.
+    pub reached: Vec<(Uuid, i64)>,
+    /// Whether some have more behind that.
+    pub more: bool,
+}
+
 /// Which calls: those that meet every condition that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallFilter {
     /// Made or received by this agent.
     pub agent: Option<Uuid>,
+    /// Made by one of these two and received by the other.
+    pub pair: Option<[Uuid; 2]>,
     /// Received by this agent.
     pub target: Option<Uuid>,
     /// Made by this agent.
@@ -47,6 +65,70 @@ pub struct CallFilter {
     pub task_id: Option<String>,
     /// The context.
     pub context_id: Option<String>,
+    /// The W3C trace.
+    pub trace_id: Option<String>,
+    /// Does not find out more than this agent may know: whom it called without being allowed to know of it.
+    pub known_to: Option<Uuid>,
+}
+
+impl CallFilter {
+    /// Filters of one caller or one target each that together select what this one does.
+    fn sides(&self) -> Vec<Self> {
+        let pairs = match self.pair {
+            Some([one, other]) => vec![(Some(one), Some(other)), (Some(other), Some(one))],
+            None => vec![(None, None)],
+        };
+        let agents = match self.agent {
+            Some(agent) => vec![(Some(agent), None), (None, Some(agent))],
+            None => vec![(None, None)],
+        };
+        let whole = Self { pair: None, agent: None, ..self.clone() };
+        let of_pair = pairs.into_iter().filter_map(|(caller, target)| whole.narrowed(caller, target));
+        let mut sides: Vec<Self> = of_pair
+            .flat_map(|side| agents.iter().filter_map(move |(caller, target)| side.narrowed(*caller, *target)))
+            .collect();
+        sides.dedup();
+        sides
+    }
+
+    /// The same of this caller and this target only; `None`: it is of others.
+    fn narrowed(&self, caller: Option<Uuid>, target: Option<Uuid>) -> Option<Self> {
+        let fits = |own: Option<Uuid>, other: Option<Uuid>| own.is_none() || other.is_none() || own == other;
+        (fits(self.caller, caller) && fits(self.target, target)).then(|| Self {
+            caller: self.caller.or(caller),
+            target: self.target.or(target),
+            ..self.clone()
+        })
+    }
+
+    /// Whether it selects `row`: the same as the database would find.
+    #[must_use]
+    pub fn selects(&self, row: &CallRow) -> bool {
+        let same = |wanted: &Option<String>, there: Option<&str>| wanted.is_none() || wanted.as_deref() == there;
+        let (caller, target) = (row.caller_agent_id, row.target_agent_id);
+        let is = |wanted: Option<Uuid>, there: Option<Uuid>| wanted.is_none() || wanted == there;
+        self.agent.is_none_or(|agent| [caller, target].contains(&Some(agent)))
+            && self.pair.is_none_or(|[one, other]| {
+                [(Some(one), Some(other)), (Some(other), Some(one))].contains(&(caller, target))
+            })
+            && is(self.target, target)
+            && is(self.caller, caller)
+            && is(self.id, Some(row.id))
+            && same(&self.trust_level, Some(&row.trust_level))
+            && same(&self.outcome, Some(&row.outcome))
+            && same(&self.decision, Some(&row.decision))
+            && same(&self.operation, Some(&row.operation))
+            && same(&self.reason, row.reason.as_deref())
+            && self.status.is_none_or(|status| i64::from(status) == row.status_code)
+            && self.since.is_none_or(|since| row.called_at >= since)
+            && self.until.is_none_or(|until| row.called_at < until)
+            && same(&self.task_id, row.task_id.as_deref())
+            && same(&self.context_id, row.context_id.as_deref())
+            && same(&self.trace_id, row.trace_id.as_deref())
+            && self
+                .known_to
+                .is_none_or(|agent| target == Some(agent) || row.reason.as_deref() != Some("agent_not_found"))
+    }
 }
 
 /// Which part of the answer, newest first.
@@ -61,6 +143,10 @@ pub struct CallPage {
 impl CallPage {
     /// The most rows of a page.
     pub const LIMIT_MAX: u32 = 500;
+
+    fn limit(&self) -> u32 {
+        self.limit.clamp(1, Self::LIMIT_MAX)
+    }
 }
 
 impl Default for CallPage {
@@ -76,11 +162,24 @@ impl Store {
     /// When the database cannot be read, or holds what this version cannot read.
     pub async fn calls(&self, filter: &CallFilter, page: &CallPage) -> Result<Vec<CallRow>, StoreError> {
         let near = near_id(filter);
-        let rows = self.select_calls(near.as_ref().unwrap_or(filter), page).await?;
+        let rows = self.along_indexes(near.as_ref().unwrap_or(filter), page).await?;
         // The two clocks may have been set apart: then the id's time says nothing.
         if rows.is_empty() && near.is_some() {
-            return self.select_calls(filter, page).await;
+            return self.along_indexes(filter, page).await;
         }
+        Ok(rows)
+    }
+
+    /// As [`Store::calls`]: "either side" is two questions, each of which one index answers from its end.
+    async fn along_indexes(&self, filter: &CallFilter, page: &CallPage) -> Result<Vec<CallRow>, StoreError> {
+        let mut rows = Vec::new();
+        for filter in filter.sides() {
+            rows.extend(self.select_calls(&filter, page).await?);
+        }
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse((row.called_at, row.id, row.node_id, row.seq)));
+        // An agent that called itself is on both sides.
+        rows.dedup_by_key(|row| (row.node_id, row.seq));
+        rows.truncate(page.limit() as usize);
         Ok(rows)
     }
 
@@ -96,7 +195,7 @@ impl Store {
     }
 
     /// The rows recorded after `after`, in the order they were recorded in: ascending by (`node_id`, `seq`). Without `after`, the
-    /// newest `limit` of each node.
+    /// newest `limit` of each node. At most [`LOOKED_AT`] rows of each node are looked at.
     ///
     /// # Errors
     /// When the database cannot be read, or holds what this version cannot read.
@@ -105,29 +204,55 @@ impl Store {
         filter: &CallFilter,
         after: &[(Uuid, i64)],
         limit: u32,
-    ) -> Result<Vec<CallRow>, StoreError> {
-        let limit = limit.clamp(1, CallPage::LIMIT_MAX);
-        let mut rows: Vec<CallRow> = Vec::new();
-        let mut last = None;
-        while let Some(node) = self.next_node(last).await? {
-            let seen = after.iter().find(|(id, _)| *id == node).map(|(_, seq)| *seq);
-            // Whoever has read before misses nothing, whoever begins wants what is new.
-            let begins = after.is_empty();
-            let mut query = self.select(&SELECT);
-            query.push(" AND node_id = ").push_bind(node).push(" AND seq > ").push_bind(seen.unwrap_or(0));
-            conditions(&mut query, filter);
-            query.push(if begins { " ORDER BY seq DESC LIMIT " } else { " ORDER BY seq LIMIT " }).push_bind(limit);
-            let mut found: Vec<CallRow> =
-                query.build().fetch_all(&self.reader).await?.iter().map(call_row).collect::<Result<_, _>>()?;
-            if begins {
-                found.reverse();
-            }
-            rows.extend(found);
-            last = Some(node);
+    ) -> Result<Record, StoreError> {
+        let limit = limit.clamp(1, CallPage::LIMIT_MAX) as usize;
+        // Whoever has read before misses nothing, whoever begins wants what is new.
+        let begins = after.is_empty();
+        let mut record = Record::default();
+        for (node, newest) in self.record_ends().await? {
+            let (from, to) = match after.iter().find(|(id, _)| *id == node) {
+                _ if begins => (newest.saturating_sub(LOOKED_AT), newest),
+                seen => {
+                    let from = seen.map_or(0, |(_, seq)| *seq);
+                    (from, newest.min(from.saturating_add(LOOKED_AT)))
+                }
+            };
+            let room = if begins { limit } else { limit - record.rows.len() };
+            let found = match room {
+                0 => Vec::new(),
+                _ => self.recorded_by(node, from..to, filter, begins, room).await?,
+            };
+            let reached = match found.last() {
+                Some(last) if !begins && found.len() == room => last.seq,
+                _ if room == 0 => from,
+                _ => to,
+            };
+            record.more |= reached < newest;
+            record.reached.push((node, reached));
+            record.rows.extend(found);
         }
-        // What is cut off comes with the next page; a first page shows the newest of every node.
-        if !after.is_empty() {
-            rows.truncate(limit as usize);
+        Ok(record)
+    }
+
+    /// Of one node those after the beginning of `seqs` up to its end: the first, or the last.
+    async fn recorded_by(
+        &self,
+        node: Uuid,
+        seqs: Range<i64>,
+        filter: &CallFilter,
+        last: bool,
+        limit: usize,
+    ) -> Result<Vec<CallRow>, StoreError> {
+        let mut query = self.select(&SELECT);
+        query.push(" AND node_id = ").push_bind(node);
+        query.push(" AND seq > ").push_bind(seqs.start).push(" AND seq <= ").push_bind(seqs.end);
+        conditions(&mut query, filter);
+        query.push(if last { " ORDER BY seq DESC LIMIT " } else { " ORDER BY seq LIMIT " });
+        query.push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = query.build().fetch_all(&self.reader).await?;
+        let mut rows: Vec<CallRow> = rows.iter().map(call_row).collect::<Result<_, _>>()?;
+        if last {
+            rows.reverse();
         }
         Ok(rows)
     }
@@ -144,6 +269,24 @@ impl Store {
         next.fetch_optional(&self.reader).await?.map(|row| columns::id(&row, "node_id")).transpose()
     }
 
+    async fn newest_of(&self, node: Uuid) -> Result<i64, StoreError> {
+        let newest = query("SELECT coalesce(max(seq), 0) FROM proxy_calls WHERE node_id = $1").bind(node);
+        newest.number(&self.reader).await
+    }
+
+    /// How far each node's record goes.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn record_ends(&self) -> Result<Vec<(Uuid, i64)>, StoreError> {
+        let (mut ends, mut last) = (Vec::new(), None);
+        while let Some(node) = self.next_node(last).await? {
+            ends.push((node, self.newest_of(node).await?));
+            last = Some(node);
+        }
+        Ok(ends)
+    }
+
     fn select(&self, sql: &str) -> Built {
         Built::new(self.reader.dialect(), sql)
     }
@@ -155,7 +298,7 @@ impl Store {
             query.push(" AND (called_at, id) < (").push_bind(called_at);
             query.push(", ").push_bind(id).push(")");
         }
-        query.push(" ORDER BY called_at DESC, id DESC LIMIT ").push_bind(page.limit.clamp(1, CallPage::LIMIT_MAX));
+        query.push(" ORDER BY called_at DESC, id DESC LIMIT ").push_bind(page.limit());
         query.build().fetch_all(&self.reader).await?.iter().map(call_row).collect()
     }
 }
@@ -173,28 +316,15 @@ fn near_id(filter: &CallFilter) -> Option<CallFilter> {
 }
 
 fn conditions(query: &mut Built, filter: &CallFilter) {
-    if let Some(agent) = filter.agent {
-        query.push(" AND (target_agent_id = ").push_bind(agent);
-        query.push(" OR caller_agent_id = ").push_bind(agent).push(")");
-    }
-    let ids = [
-        (" AND target_agent_id = ", filter.target),
-        (" AND caller_agent_id = ", filter.caller),
-        (" AND id = ", filter.id),
-    ];
-    for (sql, id) in ids {
-        if let Some(id) = id {
-            query.push(sql).push_bind(id);
-        }
+    on_sums(query, filter);
+    if let Some(id) = filter.id {
+        query.push(" AND id = ").push_bind(id);
     }
     let texts = [
-        (" AND trust_level = ", &filter.trust_level),
-        (" AND outcome = ", &filter.outcome),
-        (" AND decision = ", &filter.decision),
         (" AND operation = ", &filter.operation),
-        (" AND reason = ", &filter.reason),
         (" AND task_id = ", &filter.task_id),
         (" AND context_id = ", &filter.context_id),
+        (" AND trace_id = ", &filter.trace_id),
     ];
     for (sql, text) in texts {
         if let Some(text) = text {
@@ -208,6 +338,39 @@ fn conditions(query: &mut Built, filter: &CallFilter) {
         if let Some(time) = time {
             query.push(sql).push_bind(time);
         }
+    }
+}
+
+/// The conditions that the sums of calls can be held to as well.
+pub(super) fn on_sums(query: &mut Built, filter: &CallFilter) {
+    if let Some(agent) = filter.agent {
+        query.push(" AND (target_agent_id = ").push_bind(agent);
+        query.push(" OR caller_agent_id = ").push_bind(agent).push(")");
+    }
+    if let Some([one, other]) = filter.pair {
+        query.push(" AND ((caller_agent_id = ").push_bind(one).push(" AND target_agent_id = ").push_bind(other);
+        query.push(") OR (caller_agent_id = ").push_bind(other).push(" AND target_agent_id = ").push_bind(one);
+        query.push("))");
+    }
+    for (sql, id) in [(" AND target_agent_id = ", filter.target), (" AND caller_agent_id = ", filter.caller)] {
+        if let Some(id) = id {
+            query.push(sql).push_bind(id);
+        }
+    }
+    let texts = [
+        (" AND trust_level = ", &filter.trust_level),
+        (" AND outcome = ", &filter.outcome),
+        (" AND decision = ", &filter.decision),
+        (" AND reason = ", &filter.reason),
+    ];
+    for (sql, text) in texts {
+        if let Some(text) = text {
+            query.push(sql).push_bind(text.as_str());
+        }
+    }
+    if let Some(agent) = filter.known_to {
+        query.push(" AND (target_agent_id = ").push_bind(agent);
+        query.push(" OR coalesce(reason, '') <> 'agent_not_found')");
     }
 }
 

@@ -22,7 +22,12 @@ fn rows(n: i64) -> Vec<CallRow> {
             outcome: one_of(["completed", "refused", "timeout"]),
             decision: one_of(["allowed", "refused", "allowed"]),
             operation: one_of(["GetTask", "SendMessage", "Unknown"]),
-            reason: (seq % 3 == 1).then(|| "loop".to_owned()),
+            reason: match seq % 6 {
+                1 => Some("loop".to_owned()),
+                0 | 2 | 4 => Some("agent_not_found".to_owned()),
+                _ => None,
+            },
+            trace_id: Some(format!("trace {}", seq % 7)),
             status_code: 200 + seq % 3,
             task_id: Some(format!("task {seq}")),
             context_id: Some(format!("context {}", seq % 3)),
@@ -40,6 +45,7 @@ fn rows(n: i64) -> Vec<CallRow> {
 on_each_database!(
     pages_go_through_all_rows_newest_first_without_a_gap,
     whoever_follows_the_record_sees_every_row_once_in_its_order,
+    one_look_at_the_record_goes_over_a_bounded_part_of_it,
     every_condition_selects_what_it_names,
     a_request_id_is_found_whatever_the_time_in_it,
     a_batch_is_committed_altogether_or_not_at_all,
@@ -80,18 +86,41 @@ mod suite {
         store.commit_drained(&DrainBatch { rows: all.clone(), ..DrainBatch::default() }).await.expect("commit");
         let none = CallFilter::default();
         let first = store.recorded_calls(&none, &[], 2).await.expect("rows");
-        assert_eq!(first.iter().map(|row| row.seq).collect::<Vec<_>>(), [4, 5, 6, 7], "the newest of each node");
+        assert!(!first.more && first.reached == [(NODE, 5), (Uuid::from_u128(9), 7)], "{:?}", first.reached);
+        assert_eq!(first.rows.iter().map(|row| row.seq).collect::<Vec<_>>(), [4, 5, 6, 7], "the newest of each node");
         let (mut after, mut seen) = (vec![(NODE, 1), (Uuid::from_u128(9), 0)], Vec::new());
-        while let rows = store.recorded_calls(&none, &after, 2).await.expect("rows")
-            && !rows.is_empty()
-        {
-            for row in rows {
-                after.retain(|(node, _)| *node != row.node_id);
-                after.push((row.node_id, row.seq));
-                seen.push(row.seq);
-            }
+        let mut more = true;
+        while more {
+            let record = store.recorded_calls(&none, &after, 2).await.expect("rows");
+            seen.extend(record.rows.iter().map(|row| row.seq));
+            (after, more) = (record.reached, record.more);
         }
         assert_eq!(seen, [2, 3, 4, 5, 6, 7]);
+        // What is not asked for is passed over all the same.
+        let nobody = CallFilter { caller: Some(NODE), ..CallFilter::default() };
+        for limit in [1, 2] {
+            let record = store.recorded_calls(&nobody, &[(NODE, 1)], limit).await.expect("rows");
+            assert_eq!(record, Record { rows: Vec::new(), reached: after.clone(), more: false });
+        }
+    }
+
+    pub(super) async fn one_look_at_the_record_goes_over_a_bounded_part_of_it(test: &TestStore) {
+        let store = &test.store;
+        let mut all = rows(3);
+        all[1].seq = 1 + LOOKED_AT;
+        all[2].seq = 2 + LOOKED_AT;
+        store.commit_drained(&DrainBatch { rows: all, ..DrainBatch::default() }).await.expect("commit");
+        let none = CallFilter::default();
+        let seqs = |record: &Record| record.rows.iter().map(|row| row.seq).collect::<Vec<_>>();
+        let newest = store.recorded_calls(&none, &[], 10).await.expect("rows");
+        assert_eq!(seqs(&newest), [1 + LOOKED_AT, 2 + LOOKED_AT]);
+        let first = store.recorded_calls(&none, &[(NODE, 1)], 10).await.expect("rows");
+        assert_eq!(
+            (seqs(&first), &first.reached[..], first.more),
+            (vec![1 + LOOKED_AT], &[(NODE, 1 + LOOKED_AT)][..], true)
+        );
+        let then = store.recorded_calls(&none, &first.reached, 10).await.expect("rows");
+        assert_eq!((seqs(&then), then.more), (vec![2 + LOOKED_AT], false));
     }
 
     pub(super) async fn every_condition_selects_what_it_names(test: &TestStore) {
@@ -101,7 +130,8 @@ mod suite {
         let one = Uuid::from_u128(1);
         let none = CallFilter::default;
         type Matches = fn(&CallRow) -> bool;
-        let cases: [(CallFilter, Matches); 14] = [
+        let (three, two) = (Uuid::from_u128(3), Uuid::from_u128(2));
+        let cases: [(CallFilter, Matches); 19] = [
             (CallFilter { agent: Some(one), ..none() }, |row| {
                 [row.target_agent_id, row.caller_agent_id].contains(&Some(Uuid::from_u128(1)))
             }),
@@ -118,6 +148,11 @@ mod suite {
             (CallFilter { until: Some(rows[20].called_at), ..none() }, |row| row.called_at.0 < 1_700_000_000_000_010),
             (CallFilter { task_id: text("task 7"), ..none() }, |row| row.seq == 7),
             (CallFilter { context_id: text("context 2"), ..none() }, |row| row.seq % 3 == 2),
+            (CallFilter { trace_id: text("trace 4"), ..none() }, |row| row.seq % 7 == 4),
+            (CallFilter { pair: Some([one, two]), ..none() }, |row| [7, 11].contains(&(row.seq % 15))),
+            (CallFilter { pair: Some([three, one]), agent: Some(three), ..none() }, |row| row.seq % 15 == 13),
+            (CallFilter { agent: Some(one), caller: Some(two), ..none() }, |row| row.seq % 15 == 7),
+            (CallFilter { known_to: Some(two), ..none() }, |row| row.seq % 3 == 2 || row.seq % 2 == 1),
         ];
         let page = CallPage { limit: 500, ..CallPage::default() };
         for (filter, matches) in cases {
@@ -127,6 +162,8 @@ mod suite {
             found.sort_unstable_by(|a, b| b.cmp(a));
             assert!(!expected.is_empty() && expected.len() < 60, "{filter:?}");
             assert_eq!(found, expected, "{filter:?}");
+            let picked = rows.iter().filter(|row| filter.selects(row)).map(|row| row.seq).rev();
+            assert!(picked.eq(expected.iter().copied()), "{filter:?} in memory");
             let sum = store.calls_sum(&filter).await.expect("sum");
             assert_eq!(i64::try_from(sum), Ok(expected.iter().sum()), "{filter:?}");
         }

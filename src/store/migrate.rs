@@ -22,6 +22,7 @@ const SQLITE: Files = migrations! { "sqlite":
     4 "0004" "limits";
     5 "0005" "nodes";
     6 "0006" "ledger";
+    7 "0007" "rollups";
     8 "0008" "outlets";
 };
 
@@ -32,6 +33,7 @@ const POSTGRES: Files = migrations! { "postgres":
     4 "0004" "limits";
     5 "0005" "nodes";
     6 "0006" "ledger";
+    7 "0007" "rollups";
     8 "0008" "outlets";
 };
 

@@ -161,9 +161,10 @@ async fn methods_tasks_contexts_and_messages_pass_and_are_found_by_what_they_say
     }
     // The filters of the log take the same text, and take it for text. The agent's answers named other tasks.
     let sent = texts.len() as u64;
+    let since = stopped().wall().plus_micros(-3_600_000_000);
     for text in HOSTILE {
         let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let page = gateway.operate("GET", &format!("/api/calls?task_id={encoded}&limit=200"), None).await;
+        let page = gateway.operate("GET", &format!("/api/calls?task_id={encoded}&since={since}&limit=200"), None).await;
         assert!(page.status == 200 || page.status == 400, "{text:?}: {} {}", page.status, page.text());
         assert!(page.json()["calls"].as_array().is_none_or(Vec::is_empty), "{text:?}: {}", page.text());
     }

@@ -24,6 +24,7 @@ mod logs;
 mod misbehaving;
 mod nodes;
 mod outlets;
+mod questions;
 mod rate_fields;
 mod readme;
 mod registration;

@@ -3,8 +3,11 @@
 mod admission;
 mod agent_limits;
 mod agents;
+mod call_stats;
+mod call_stream;
 mod calls;
 mod connections;
+mod ending;
 mod health;
 mod import;
 mod keys;
@@ -43,6 +46,8 @@ pub(super) struct Api {
     pub(super) auditor: String,
     builder: Builder,
     pub(super) open_calls: Arc<Mutex<Vec<Intent>>>,
+    /// Said when the gateway stops.
+    pub(super) close: tokio::sync::watch::Sender<bool>,
     pub(super) is_ready: Arc<AtomicBool>,
     /// The card every agent shows; while it is empty, none does.
     pub(super) card: Arc<Mutex<String>>,
@@ -64,8 +69,9 @@ impl Api {
         }
         let open_calls: Arc<Mutex<Vec<Intent>>> = Arc::default();
         let is_ready = Arc::new(AtomicBool::new(true));
-        let (open, ready) = (open_calls.clone(), is_ready.clone());
+        let (open, ended, ready) = (open_calls.clone(), open_calls.clone(), is_ready.clone());
         let store = bench.store.clone();
+        let (close, closing) = tokio::sync::watch::channel(false);
         let limits = Arc::new(Limits::new(bench.clock.clone(), Arc::new(Policy::default()), [0; 32], Vec::new()));
         let second = Duration::from_secs(1);
         let builder = Builder {
@@ -102,6 +108,8 @@ impl Api {
             limits,
             public_url: PUBLIC_URL.to_owned(),
             active_calls: Arc::new(move || open.lock().expect("lock").clone()),
+            end_call: Arc::new(move |id| ended.lock().expect("lock").iter().any(|call| call.request_id == id)),
+            follow: Arc::new(Follow::until(closing)),
             drain_flush: None,
             meters: vec![Arc::default(), Arc::default()],
             gauges: Arc::new(Gauges::default),
@@ -119,7 +127,7 @@ impl Api {
             ready: Arc::new(move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("journal down".to_owned()) }),
         });
         let [admin, auditor] = <[String; 2]>::try_from(tokens).expect("two");
-        Self { bench, control, admin, auditor, builder, open_calls, is_ready, card }
+        Self { bench, control, admin, auditor, builder, open_calls, close, is_ready, card }
     }
 
     /// The directory as the registry has it rebuilt after every change.

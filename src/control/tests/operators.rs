@@ -133,28 +133,33 @@ async fn every_change_is_an_event_and_pages_show_each_once() {
 #[tokio::test]
 async fn operators_do_not_read_the_log_unseen_and_paging_is_one_reading() {
     let api = Api::new().await;
+    let (_, key) = api.agent("one").await;
     let readings = async || {
         let page = api.admin(Method::GET, "/api/events?action=calls.read", None).await;
         page.body["events"].as_array().cloned().unwrap_or_default()
     };
     let read =
         async |path: &str| assert_eq!(api.operator(Method::GET, path, Some(&api.auditor), None).await.status, 200);
-    read("/api/calls?outcome=refused&limit=5").await;
-    read("/api/calls?outcome=refused&limit=10").await;
+    read("/api/calls?caller=one&limit=5").await;
+    read("/api/calls?caller=one&limit=10").await;
     let events = readings().await;
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(
         (&events[0]["actor"], &events[0]["after"]),
-        (&json!("operator:eve"), &json!({"query": "outcome=refused", "rows": 0}))
+        (&json!("operator:eve"), &json!({"query": "caller=one", "rows": 0}))
     );
     read("/api/calls").await;
     assert_eq!(readings().await.len(), 2, "another query");
     api.bench.clock.advance(Duration::from_secs(60));
     read("/api/calls").await;
     assert_eq!(readings().await.len(), 3, "a minute later");
-    let (_, key) = api.agent("one").await;
-    assert_eq!(api.public(Method::GET, "/api/calls", Some(&key), None).await.status, 200);
-    assert_eq!(readings().await.len(), 3, "agents read what is theirs");
+    read("/api/calls/stats?by=caller").await;
+    read("/api/calls/stats?by=caller").await;
+    assert_eq!(readings().await.len(), 4, "numbers are a reading, too");
+    for path in ["/api/calls", "/api/calls/stats"] {
+        assert_eq!(api.public(Method::GET, path, Some(&key), None).await.status, 200);
+    }
+    assert_eq!(readings().await.len(), 4, "agents read what is theirs");
 }
 
 #[tokio::test]

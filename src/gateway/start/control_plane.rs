@@ -10,12 +10,15 @@ use super::path::CallPath;
 use super::state::State;
 use super::{StartError, other};
 use crate::audit::journal::JournalHealth;
+use tokio::sync::watch;
+
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control::{self, Control, Flush, Gauges, SharedLimits};
+use crate::control::{self, Control, Flush, Follow, Gauges, SharedLimits};
 use crate::directory;
 use crate::gateway::ledger::Ledger;
 use crate::gateway::{fetch, reload};
+use crate::proxy::Cut;
 use crate::registry::health::{Calls, Health, HealthSettings};
 use crate::registry::{self, Registry};
 use crate::server;
@@ -29,6 +32,8 @@ pub(super) struct ControlPlane {
     /// What the public listener counts.
     pub(super) counts: Arc<server::Counts>,
     pub(super) lost_lines: Arc<OnceLock<LostLines>>,
+    /// Ends answers that would never end by themselves.
+    pub(super) closing: watch::Sender<bool>,
     pub(super) first_token: Option<String>,
 }
 
@@ -64,6 +69,7 @@ impl ControlPlane {
         let health = Arc::new(Health::new(Arc::clone(&registry), fetch, health, calls(&path.directory)));
         let counts = Arc::new(server::Counts::default());
         let lost_lines: Arc<OnceLock<LostLines>> = Arc::default();
+        let (ending, (closing, closing_seen)) = (path.workers.clone(), watch::channel(false));
         let (for_active, for_ready) = (Arc::clone(&path.journal), Arc::clone(&path.journal));
         let control = Arc::new(Control {
             registry: Arc::clone(&registry),
@@ -73,6 +79,8 @@ impl ControlPlane {
             limits: Arc::clone(&path.limits),
             public_url: path.public_url.as_str().to_owned(),
             active_calls: Arc::new(move || for_active.active()),
+            end_call: Arc::new(move |id| ending.iter().any(|worker| worker.live().cut(id, Cut::Ended))),
+            follow: Arc::new(Follow::until(closing_seen)),
             drain_flush: Some(flush(path)),
             meters: path.workers.iter().map(|worker| Arc::clone(worker.meter())).collect(),
             gauges: gauges(clock, path, ledger, &counts, &lost_lines),
@@ -92,7 +100,7 @@ impl ControlPlane {
                 JournalHealth::Down { since, why } => Err(format!("calls cannot be recorded since {since}: {why}")),
             }),
         });
-        Ok(Self { registry, health, control, counts, lost_lines, first_token })
+        Ok(Self { registry, health, control, counts, lost_lines, closing, first_token })
     }
 }
 

@@ -84,6 +84,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         server: doors.server,
         reloadable: Arc::new(reloadable),
         lost_lines: plane.lost_lines,
+        closing: plane.closing,
         stop: doors.stop,
         operators: doors.operators,
         tasks: doors.tasks,

@@ -1,8 +1,11 @@
-//! The call log's writing side: what the drain commits, and what a restart reads back.
+//! The call log's writing side: what the drain commits, and what a restart reads back; and the sums that are kept beside it.
 
 mod charges;
+pub mod histogram;
 mod postgres;
+mod rollups;
 mod sqlite;
+pub mod stats;
 
 use std::collections::HashSet;
 
@@ -233,6 +236,7 @@ impl Store {
                 Tx::Sqlite(tx) => sqlite::insert(tx, &batch.rows).await?,
                 Tx::Postgres(tx, patience) => postgres::insert(tx, *patience, &batch.rows).await?,
             }
+            rollups::add(&mut tx, &batch.rows).await?;
         }
         grow(&mut tx, batch.node, &batch.growth).await?;
         charges::take(&mut tx, &batch.charges).await?;

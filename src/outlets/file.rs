@@ -94,6 +94,11 @@ mod tests {
         let rotated = dir.path().join("calls.jsonl.1");
         fs::rename(&path, &rotated).expect("moved");
         file.append(b"2\n").expect("written");
+        // As logrotate's `create` leaves it.
+        fs::rename(&path, dir.path().join("calls.jsonl.2")).expect("moved");
+        File::create_new(&path).expect("made");
+        file.append(b"5\n").expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("readable"), "5\n");
         fs::remove_file(&path).expect("deleted");
         file.append(b"3\n").expect("written");
         assert_eq!(fs::read_to_string(&path).expect("readable"), "3\n");

@@ -29,6 +29,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The pause while somebody has to do something about it.
 const LASTING_PAUSE: Duration = Duration::from_secs(300);
+/// How often it is measured how far behind it is, while nothing is sent.
+const MEASURE: Duration = Duration::from_secs(10);
 /// How long rows may wait before that is worth a word, in microseconds.
 const LATE_US: i64 = 300_000_000;
 
@@ -123,8 +125,20 @@ impl Outlet {
                     pause::after(failures, FIRST_PAUSE, LONGEST_PAUSE).max(wait)
                 }
             };
-            tokio::time::sleep(pause).await;
+            self.rest(pause).await;
         }
+    }
+
+    /// Waits; how far it is behind is told meanwhile.
+    async fn rest(&self, mut pause: Duration) {
+        while pause > MEASURE {
+            tokio::time::sleep(MEASURE).await;
+            pause -= MEASURE;
+            if let Ok(behind) = self.behind().await {
+                self.locked().behind = behind;
+            }
+        }
+        tokio::time::sleep(pause).await;
     }
 
     /// How it is.

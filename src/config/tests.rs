@@ -367,12 +367,15 @@ rows = \"refused\"
 name = \"pager\"
 url = \"https://pager.example.org/hook\"
 secret_file = \"secret\"
+[[audit.witnesses]]
+name = \"worm\"
+file = \"/mnt/worm/checkpoints.txt\"
 ";
 
 #[test]
 fn outlets_and_webhooks_are_tables_of_their_own_and_read_back_as_they_are_printed() {
     let config = load(LISTS).expect("a good file");
-    assert_eq!(config.audit.outlets.len(), 2);
+    assert_eq!((config.audit.outlets.len(), config.audit.witnesses.len()), (2, 1));
     assert_eq!(config.webhooks[0].events, WebhookEvent::ALL);
     let printed =
         config.non_default().iter().fold(String::new(), |text, (name, value)| format!("{text}{name} = {value}\n"));
@@ -391,13 +394,16 @@ fn what_is_wrong_with_an_outlet_or_a_webhook_is_told_with_its_line() {
         ("file = ", "fiel = ", 3, "there is no \"fiel\" in an outlet; it has name, file, url, token_file, batch, rows"),
         ("token_file = ", "file = ", 4, "an outlet has one destination; write file = "),
         ("file = \"/var/log/calls.jsonl\"", "", 1, "an outlet has one destination"),
-        ("name = \"disk\"", "name = \"disk\"\ntoken_file = \"t\"", 1, "token_file: a file takes rows without a token"),
+        ("name = \"disk\"", "name = \"disk\"\ntoken_file = \"t\"", 1, "token_file: a file takes no token"),
         ("batch = 7", "batch = 501", 4, "batch: 501 is out of range; write a number from 1 to 500"),
         ("batch = 7", "batch = \"7\"", 8, "batch: expected a whole number"),
         ("\"refused\"", "\"none\"", 9, "rows: \"none\" is not one of the choices; write \"all\" or"),
         ("https://siem", "ftp://siem", 6, "url: it is posted by http or https, not \"ftp\""),
         ("https://pager", "https://me:secret@pager", 12, "url: a name or password in the URL would be shown"),
         ("secret_file = \"secret\"", "", 10, "a webhook needs secret_file"),
+        ("name = \"worm\"", "batch = 7", 14, "a witness needs name"),
+        ("\"worm\"", "\"worm\"\nbatch = 7", 16, "there is no \"batch\" in a witness; it has name, file, url, token_file"),
+        ("file = \"/mnt/worm/checkpoints.txt\"", "", 14, "a witness has one destination; write file = "),
         ("secret_file = \"secret\"", "secret_file = \"s\"\nevents = [\"agent.gone\"]", 14, "\"agent.gone\" is not one"),
     ] {
         let found = errors(load(&LISTS.replacen(from, to, 1)));

@@ -14,6 +14,9 @@ use super::{Answer, Api};
 use crate::control::{Source, operator, public};
 use crate::store::rows::CallRow;
 
+/// A stream that tells of no call for as long never will.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
 /// A stream that somebody reads.
 struct Stream {
     body: BodyDataStream,
@@ -44,6 +47,10 @@ impl Stream {
 
     /// The next call; `None`: the stream has ended.
     async fn next(&mut self) -> Option<Value> {
+        tokio::time::timeout(PATIENCE, self.told()).await.expect("a call, or the end")
+    }
+
+    async fn told(&mut self) -> Option<Value> {
         loop {
             while let Some((block, rest)) = self.unread.split_once("\n\n") {
                 let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
@@ -90,6 +97,9 @@ async fn a_listener_sees_what_it_asked_for_from_then_on_once_and_goes_on_where_i
     log(&api, rows(12, 13)).await;
     assert_eq!(again.seqs(5).await, [9, 10, 11, 12, 13]);
     assert_eq!(odd.seqs(3).await, [9, 11, 13]);
+    // News that was in the log already is no news.
+    log(&api, rows(14, 15)).await;
+    assert_eq!((again.seqs(2).await, odd.seqs(1).await), (vec![14, 15], vec![15]));
 }
 
 #[tokio::test]

@@ -5,5 +5,6 @@
 
 pub mod canonical;
 pub mod drain;
+pub mod gap;
 pub mod journal;
 pub mod record;

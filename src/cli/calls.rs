@@ -76,7 +76,7 @@ pub(super) struct Filter {
     /// The HTTP status.
     #[arg(long)]
     status: Option<u16>,
-    /// allowed or refused.
+    /// allowed or refused; gap for places where calls are missing.
     #[arg(long)]
     decision: Option<String>,
     /// Such as rate_limited.
@@ -134,6 +134,9 @@ pub(super) async fn run(command: Calls, session: &Session) -> Result<(), Failure
 }
 
 fn result(row: &Value) -> String {
+    if row["decision"] == "gap" {
+        return format!("{} calls missing: {}", text(&row["calls"]), text(&row["reason"]));
+    }
     let word = row["reason"].as_str().or(row["outcome"].as_str()).unwrap_or_default();
     format!("{} {word}", text(&row["status_code"])).trim().to_owned()
 }

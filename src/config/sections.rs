@@ -165,11 +165,18 @@ pub struct Audit {
     pub addresses: Addresses,
     /// The size of one file of the journal.
     pub segment: Size,
+    /// What the journals may take of the disk.
+    pub journal_budget: Size,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { durability: Durability::Process, addresses: Addresses::Truncated, segment: Size(16 << 20) }
+        Self {
+            durability: Durability::Process,
+            addresses: Addresses::Truncated,
+            segment: Size(16 << 20),
+            journal_budget: Size(4 << 30),
+        }
     }
 }
 

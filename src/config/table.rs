@@ -85,6 +85,7 @@ pub(super) const SETTINGS: &[Setting] = settings! {
     Restart audit.durability,
     Restart audit.addresses,
     Restart audit.segment,
+    Restart audit.journal_budget,
 
     Reload  agents.registration,
     Reload  agents.max_pending,

@@ -70,7 +70,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let node_id = node::identity(&config.data_dir, &store, &database).await?;
     let journal_dir = config.journal_dir();
     let listener = node::take(&store, node_id, &config.data_dir, &journal_dir, &database).await?;
-    let recovered = Drain::recover(&store, node_id, &journal_dir).await.map_err(other)?;
+    let recovered = Drain::recover(&store, node_id, &journal_dir, &clock).await.map_err(other)?;
     if recovered.journals > 0 || recovered.left_alone > 0 {
         let Recovered { journals, rows, left_alone } = recovered;
         info!(journals, rows, left_alone, "the journals of earlier runs are in the database now");
@@ -124,7 +124,8 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
             config::Durability::Process => Durability::Process,
             config::Durability::Disk => Durability::Disk,
         },
-        segment_bytes: config.audit.segment.bytes(),
+        segment_bytes: segment_bytes(&config, count),
+        budget: config.audit.journal_budget.bytes(),
         full_addresses: config.audit.addresses == Addresses::Full,
         node_id,
     };
@@ -173,8 +174,9 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let gauges = {
         let (drain, world, clock) = (drain.handle(), Arc::clone(&world), clock.clone());
         let (counts, lost) = (Arc::clone(&counts), Arc::clone(&lost_lines));
-        let sharing = sharing.clone();
+        let (sharing, journal) = (sharing.clone(), Arc::clone(&journal));
         move || Gauges {
+            journal: journal.room(),
             shared_limits: sharing.as_deref().map(SharedLimits::of),
             drain: drain.lag(&clock),
             directory: world.freshness(),
@@ -223,6 +225,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         world: Arc::clone(&world),
         registry: Arc::clone(&registry),
         limits: Arc::clone(&limits),
+        journal: Arc::clone(&journal),
         certificates: public_tls.iter().chain(&admin_tls).map(Arc::clone).collect(),
     };
     let node = NodeRow {
@@ -285,6 +288,13 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         operators,
         tasks,
     })
+}
+
+/// The size of a segment: where that of the configuration, once for each worker, would be much of the budget, a smaller one, or
+/// the files that are being written would be taken for a lack of room.
+fn segment_bytes(config: &Config, workers: usize) -> u64 {
+    let share = config.audit.journal_budget.bytes() / (8 * workers.max(1) as u64);
+    config.audit.segment.bytes().min(share)
 }
 
 /// What calls show of agents, by the directory in force.

@@ -302,6 +302,7 @@ fn journal() -> (Runtime, TempDir, Journal, Clock) {
         dir: dir.path().to_owned(),
         durability: Durability::Process,
         segment_bytes: JournalConfig::SEGMENT_BYTES,
+        budget: u64::MAX,
         full_addresses: false,
         node_id: Uuid::from_u128(5),
     };

@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod drain;
+pub mod gap;
 pub mod journal;
 pub mod ledger;
 pub mod record;

@@ -1,7 +1,7 @@
 //! The facts of one call.
 //!
 //! A call has two halves: the [`Intent`], known before anything is forwarded, and the [`Outcome`], known when it is over.
-//! Together they become one row of `proxy_calls`.
+//! Together they become one row of `proxy_calls`. Rows that are no calls are gaps, see [`super::gap`].
 
 use std::net::IpAddr;
 

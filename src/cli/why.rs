@@ -13,6 +13,9 @@ pub(super) async fn why(id: &str, session: &Session) -> Result<(), Failure> {
         return Ok(());
     }
     let (call, told) = (&answer.json["call"], &answer.json["explanation"]);
+    if call["decision"] == "gap" {
+        return gap(call, told, session);
+    }
     let mut names = Names::default();
     let caller = match told["caller"]["slug"].as_str() {
         Some(slug) => slug.to_owned(),
@@ -72,6 +75,19 @@ pub(super) async fn why(id: &str, session: &Session) -> Result<(), Failure> {
         Some(step) => session.print(&format!("Next: {}\n", crate::telemetry::escaped(&step))),
         None => Ok(()),
     }
+}
+
+/// A row that is no call: where some are missing.
+fn gap(call: &Value, told: &Value, session: &Session) -> Result<(), Failure> {
+    session.fields(
+        &format!("A gap in the log, found {}", session.time(&call["called_at"])),
+        &[
+            ("why", text(&told["text"])),
+            ("where", text(&call["method"])),
+            ("node", text(&call["node_id"])),
+            ("id", text(&call["id"])),
+        ],
+    )
 }
 
 fn next_step(call: &Value, caller: &str, target: &str) -> Option<String> {

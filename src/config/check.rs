@@ -119,6 +119,7 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
         ("server.body_memory_per_caller", server.body_memory_per_caller, server.max_body, Size(1 << 40)),
         ("server.body_min_rate", server.body_min_rate, Size(0), Size(1 << 20)),
         ("audit.segment", config.audit.segment, Size(1 << 20), Size(1 << 30)),
+        ("audit.journal_budget", config.audit.journal_budget, Size(16 << 20), Size(1 << 50)),
     ];
     for (name, value, least, most) in sizes {
         if value < least || value > most {

@@ -170,6 +170,8 @@ pub struct Audit {
     pub outlets: Vec<Outlet>,
     /// Where checkpoints of the log are sent.
     pub witnesses: Vec<Witness>,
+    /// What the journals may take of the disk.
+    pub journal_budget: Size,
 }
 
 impl Default for Audit {
@@ -180,6 +182,7 @@ impl Default for Audit {
             segment: Size(16 << 20),
             outlets: Vec::new(),
             witnesses: Vec::new(),
+            journal_budget: Size(4 << 30),
         }
     }
 }

@@ -86,6 +86,7 @@ pub(super) const SETTINGS: &[Setting] = settings! {
     Restart audit.durability,
     Restart audit.addresses,
     Restart audit.segment,
+    Restart audit.journal_budget,
     Restart audit.outlets,
     Restart audit.witnesses,
 

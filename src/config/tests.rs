@@ -402,7 +402,12 @@ fn what_is_wrong_with_an_outlet_or_a_webhook_is_told_with_its_line() {
         ("https://pager", "https://me:secret@pager", 12, "url: a name or password in the URL would be shown"),
         ("secret_file = \"secret\"", "", 10, "a webhook needs secret_file"),
         ("name = \"worm\"", "batch = 7", 14, "a witness needs name"),
-        ("\"worm\"", "\"worm\"\nbatch = 7", 16, "there is no \"batch\" in a witness; it has name, file, url, token_file"),
+        (
+            "\"worm\"",
+            "\"worm\"\nbatch = 7",
+            16,
+            "there is no \"batch\" in a witness; it has name, file, url, token_file",
+        ),
         ("file = \"/mnt/worm/checkpoints.txt\"", "", 14, "a witness has one destination; write file = "),
         ("secret_file = \"secret\"", "secret_file = \"s\"\nevents = [\"agent.gone\"]", 14, "\"agent.gone\" is not one"),
     ] {

@@ -23,9 +23,11 @@ use super::status::DATABASE_PATIENCE;
 use super::telling::Telling;
 use super::who::Asked;
 use crate::audit::drain::Lag;
+use crate::audit::journal::JournalRoom;
 use crate::directory::Directory;
 use crate::meter::{self, BOUNDS_MS, Class, Durations, Totals};
 use crate::store::Tally;
+use crate::trust::TrustLevel;
 use crate::vitals::BreakerState;
 
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -55,6 +57,8 @@ pub struct Gauges {
     pub shared_limits: Option<SharedLimits>,
     /// How far behind the drain is.
     pub drain: Lag,
+    /// How much room records have.
+    pub journal: JournalRoom,
     /// How fresh the directory is.
     pub directory: Freshness,
     /// Connections accepted on the public listener.
@@ -311,12 +315,21 @@ impl Page {
     }
 
     fn node(&self, families: &mut Families<'_>) -> fmt::Result {
-        let Gauges { drain, directory, shared_limits, .. } = &self.gauges;
+        let Gauges { drain, journal, directory, shared_limits, .. } = &self.gauges;
         if let Some(shared) = shared_limits {
             shared.families(families)?;
         }
         self.telling.families(families)?;
         families.gauge("recording", "1 while calls can be recorded", None, i64::from(self.recorded))?;
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let help = "What journals and damaged files take of the disk";
+        families.gauge("journal_used", help, Some(&Unit::Bytes), bytes(journal.used))?;
+        families.gauge("journal_damaged", "Damaged files among that", Some(&Unit::Bytes), bytes(journal.aside))?;
+        families.gauge("journal_budget", "What they may take", Some(&Unit::Bytes), bytes(journal.budget))?;
+        let levels = [TrustLevel::Unverified, TrustLevel::Verified, TrustLevel::Connected];
+        let refuses =
+            levels.map(|level| (vec![label("level", level.as_str())], i64::from(journal.pressure.refuses(level))));
+        families.gauges("journal_refuses", "1 while calls of this level are refused for want of room", refuses)?;
         let behind = drain.behind.as_secs_f64();
         families.gauge("drain_behind", "How long rows could not be written", Some(&Unit::Seconds), behind)?;
         families.counter("drain_failures", "How often rows could not be written", drain.failures)?;

@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::telling::{self, Telling};
 use super::who::Asked;
 use super::{Control, Door, Entry, Freshness};
+use crate::audit::journal::{JournalRoom, Pressure};
 use crate::clock::Timestamp;
 
 /// Longer than that, a database is as good as away.
@@ -42,10 +43,12 @@ pub(super) async fn live() -> Response {
     Json(Word { status: "live", checks: None }).into_response()
 }
 
-/// What is looked at, each with what is wrong with it. Without the first no call is served; without the others calls are served
-/// as before, for as long as that can be answered for.
+/// What is looked at, each with what is wrong with it. Without the first no call is served, and in the end without the second
+/// either; without the others calls are served as before, for as long as that can be answered for.
 struct Checks {
     journal: Result<(), String>,
+    journal_room: JournalRoom,
+    journal_budget: Result<(), String>,
     database: Result<(), String>,
     drain: Result<(), String>,
     directory: Result<(), String>,
@@ -66,6 +69,8 @@ impl Checks {
         let drain = || format!("calls could not be made rows for {behind} s: the journal keeps them");
         Self {
             journal: (control.ready)(),
+            journal_room: gauges.journal,
+            journal_budget: budget(&gauges.journal),
             database,
             drain: if behind < 2 { Ok(()) } else { Err(drain()) },
             directory: directory(&gauges.directory),
@@ -75,7 +80,8 @@ impl Checks {
 
     /// Why no call is served.
     fn problem(&self) -> Option<&String> {
-        self.journal.as_ref().err()
+        let nobody = self.journal_room.pressure == Pressure::Connected;
+        self.journal.as_ref().err().or_else(|| self.journal_budget.as_ref().err().filter(|_| nobody))
     }
 
     /// How it serves.
@@ -86,6 +92,7 @@ impl Checks {
     fn each(&self) -> impl Iterator<Item = (&'static str, &Result<(), String>)> {
         let always = [
             ("journal", &self.journal),
+            ("journal_budget", &self.journal_budget),
             ("database", &self.database),
             ("drain", &self.drain),
             ("directory", &self.directory),
@@ -97,6 +104,17 @@ impl Checks {
         let word = |check: &Result<(), String>| check.as_ref().err().map_or("ok", String::as_str).to_owned();
         self.each().map(|(name, check)| (name, word(check))).collect()
     }
+}
+
+/// Who is refused for want of room.
+fn budget(room: &JournalRoom) -> Result<(), String> {
+    let refused = match room.pressure {
+        Pressure::None | Pressure::Warned => return Ok(()),
+        Pressure::Unverified => "calls without a credential are refused",
+        Pressure::Verified => "calls without a connection are refused",
+        Pressure::Connected => "all calls are refused",
+    };
+    Err(format!("{room}: {refused} until the database has taken the rows"))
 }
 
 /// What is wrong with the snapshot that calls are decided from.
@@ -226,6 +244,12 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
     let count = |groups: &BTreeMap<String, i64>, name: &str| groups.get(name).copied().unwrap_or_default();
 
     let mut warnings: Vec<String> = checks.each().filter_map(|(_, check)| check.clone().err()).collect();
+    if checks.journal_room.pressure == Pressure::Warned {
+        let room = checks.journal_room;
+        warnings.push(format!(
+            "{room}: before it is used up, calls are refused; see why the database does not take the rows"
+        ));
+    }
     for (n, what) in [
         (count(&by_state, "pending"), "agents wait for approval: an admin sets their state to active"),
         (tally.cards_held, "changed cards are held: an admin accepts or rejects them"),

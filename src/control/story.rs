@@ -16,6 +16,7 @@ use super::problem::Problem;
 use super::readings;
 use super::view;
 use super::who::Asked;
+use crate::audit::gap;
 use crate::audit::record::{Decision, Intent};
 use crate::registry::Actor;
 use crate::store::call_query::{CallFilter, CallPage};
@@ -123,6 +124,17 @@ impl<'a> Facts<'a> {
 
     /// One or two sentences for people.
     fn text(&self) -> String {
+        if self.decision == gap::WORD {
+            let known = match self.calls {
+                0 => "How many calls are missing is not known, or none is.".to_owned(),
+                1 => "One call is missing.".to_owned(),
+                calls => format!("{calls} calls are missing."),
+            };
+            return format!(
+                "No call, but a gap in the log: {}. {known}",
+                what_it_means(self.reason.unwrap_or("unknown"))
+            );
+        }
         let mut text = if self.decision == Decision::Refused.as_str() {
             let reason = self.reason.unwrap_or("unknown");
             let by = self.rule.map(|rule| format!(" by the rule {rule}")).unwrap_or_default();
@@ -172,6 +184,7 @@ fn what_it_means(reason: &str) -> &'static str {
         "agent_gone"             => "the agent broke off without a whole answer; its own log should say why",
         "invalid_answer"         => "the agent's answer could not be passed on; its owner has to mend it",
         "journal_down"           => "the call could not be recorded; see /readyz on the operators' listener for the disk's complaint",
+        "journal_full"           => "records had too little room left for calls of this level; see why the database does not take the rows, or raise audit.journal_budget",
         "draining"               => "the gateway was shutting down; the call may be made again",
         "too_large"              => "the body was larger than server.max_body",
         "slow_body"              => "the body came too slowly",
@@ -187,6 +200,10 @@ fn what_it_means(reason: &str) -> &'static str {
         "caller_gone"            => "the caller left before it was answered",
         "undecided"              => "the caller left before a decision was made",
         "extended_card"          => "this agent has no extended card here",
+        "segment_damaged"        => "a file of the journal was not as it had been written; it is kept in journal/damaged, the disk needs a look",
+        "segment_missing"        => "a file of the journal was not there; see who or what removed it",
+        "entry_unreadable"       => "an entry of the journal made no sense although it was as written, which is a fault of the program; its file is kept in journal/damaged",
+        "journal_unreadable"     => "nothing of the journal of an earlier start could be read; it is kept in journal/damaged, the disk needs a look",
         _                        => "the request was not acceptable; the reason says in a word why",
     }
 }

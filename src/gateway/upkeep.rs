@@ -7,6 +7,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::world::World;
+use crate::audit::journal::Journal;
 use crate::limit::Limits;
 use crate::registry::Registry;
 use crate::server::tls::TlsReloader;
@@ -16,6 +17,7 @@ pub(super) struct Upkeep {
     pub(super) world: Arc<World>,
     pub(super) registry: Arc<Registry>,
     pub(super) limits: Arc<Limits>,
+    pub(super) journal: Arc<Journal>,
     pub(super) certificates: Vec<Arc<TlsReloader>>,
 }
 
@@ -39,7 +41,10 @@ impl Upkeep {
         loop {
             tokio::select! {
                 _ = second.tick() => self.world.cut(),
-                _ = turn.tick() => self.certificates(),
+                _ = turn.tick() => {
+                    self.certificates();
+                    self.survey().await;
+                }
             }
         }
     }
@@ -73,6 +78,14 @@ impl Upkeep {
                 Ok(false) => {}
                 Err(error) => warn!(%error, "the changed TLS certificate cannot be used, the old one stays"),
             }
+        }
+    }
+
+    /// What the journals of others take of the disk.
+    async fn survey(&self) {
+        let journal = Arc::clone(&self.journal);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || journal.survey()).await {
+            warn!(%error, "the journal's directory cannot be read: what others have in it is not known");
         }
     }
 

@@ -217,6 +217,9 @@ impl Worker {
         // 2. Route, 3. identify, 4. classify.
         let asked = route::split(&head.uri)?;
         let mut known = self.know(call, head, asked, &directory)?;
+        // Where records have little room left, those trusted least go first. After classify, which tells who that is; before the
+        // body is read and a unit charged, since it is not the caller's fault.
+        self.journal.admits(call.intent.trust_level)?;
         if let Surface::Card = known.surface {
             return self.card(call, &known.target, settings, head).await;
         }

@@ -62,6 +62,8 @@ pub enum Reason {
     InvalidAnswer,
     /// The call cannot be recorded, so it may not happen.
     JournalDown,
+    /// The journal has no room left for calls of this level.
+    JournalFull,
     /// Who may call whom could not be looked up for too long.
     DirectoryStale,
     /// This gateway is shutting down.
@@ -128,6 +130,7 @@ impl Reason {
             Self::AgentGone               => Names(502, -32000, "AGENT_GONE", "agent_gone"),
             Self::InvalidAnswer           => Names(502, -32006, "INVALID_AGENT_RESPONSE", "invalid_answer"),
             Self::JournalDown             => Names(503, -32000, "AUDIT_UNAVAILABLE", "journal_down"),
+            Self::JournalFull             => Names(503, -32000, "JOURNAL_FULL", "journal_full"),
             Self::DirectoryStale          => Names(503, -32000, "DIRECTORY_STALE", "directory_stale"),
             Self::Draining                => Names(503, -32000, "GATEWAY_DRAINING", "draining"),
             Self::TooLarge                => Names(413, -32600, "REQUEST_TOO_LARGE", "too_large"),
@@ -251,6 +254,7 @@ impl Reason {
             }
             Self::InvalidAnswer => "The agent's answer cannot be passed on: tell the agent's owner.",
             Self::JournalDown => "Calls cannot be recorded at the moment and are therefore not let through.",
+            Self::JournalFull => "The gateway's records wait for its database and have little room left: calls like this one are not let through meanwhile.",
             Self::DirectoryStale => "The gateway cannot look up who may call this agent and serves connected callers only: try again later.",
             Self::Draining => "The gateway is shutting down. A task that was running may still be: resubscribe to it or fetch it.",
             Self::TooLarge => "The request is too large: send less, or files by reference.",

@@ -16,7 +16,7 @@ use super::refusal::{self, Refusal, RenderContext};
 use super::route::BadPath;
 use super::{Body, Settings, Worker, holder};
 use crate::a2a::envelope::{self, EnvelopeError};
-use crate::audit::journal::{JournalDown, Written};
+use crate::audit::journal::{JournalDown, JournalFull, Written};
 use crate::audit::record::{Decision, Ending, Intent, LimitLeft};
 use crate::identity::CredentialError;
 use crate::limit::{Abuse, Headroom, Refused, RefusedKind};
@@ -181,6 +181,12 @@ impl From<Denial> for Refusal {
 impl From<JournalDown> for Refusal {
     fn from(_: JournalDown) -> Self {
         Self::new(Reason::JournalDown)
+    }
+}
+
+impl From<JournalFull> for Refusal {
+    fn from(_: JournalFull) -> Self {
+        Self::new(Reason::JournalFull).by_rule("audit.journal_budget").retry_after(JournalFull::RETRY)
     }
 }
 

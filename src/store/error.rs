@@ -31,6 +31,19 @@ pub enum StoreError {
     Database(sqlx::Error),
 }
 
+impl StoreError {
+    /// Whether it took too long: less at once may be done in time.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        match self {
+            Self::Silent(_) => true,
+            // PostgreSQL's query_canceled, which is what `statement_timeout` does.
+            Self::Database(sqlx::Error::Database(error)) => error.code().as_deref() == Some("57014"),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -123,6 +123,14 @@ impl Store {
             .min_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    // A disk that is full makes SQLite end the transaction by itself. The rollback that comes then fails, and the
+                    // connection takes itself to be in a transaction for good. Ask behind the rollback; then make another.
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
+                })
+            })
             .connect_with(
                 // Has to be decided before the first table is made.
                 options.clone().create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental),
@@ -167,6 +175,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+    use crate::store::sql::query;
     use crate::store::testing::TestStore;
 
     /// Stands between a pool and its server; those that are connected when it is silenced hear nothing any more, nor that.
@@ -189,6 +198,25 @@ mod tests {
             }
         });
         (port, silence)
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_ends_by_itself_keeps_nobody_from_beginning_another() {
+        let test = TestStore::sqlite().await;
+        test.by_hand(
+            "CREATE TRIGGER full BEFORE INSERT ON journal_finished WHEN new.instance = 'full'
+             BEGIN SELECT RAISE(ROLLBACK, 'database or disk is full'); END",
+        )
+        .await;
+        let insert = "INSERT INTO journal_finished (instance) VALUES ($1)";
+        for instance in ["full", "one", "full", "two"] {
+            let mut tx = test.store.writer.begin("BEGIN IMMEDIATE", "BEGIN").await.expect("begins");
+            match query(insert).bind(instance).execute(&mut tx).await {
+                Ok(_) => tx.commit().await.expect("commits"),
+                Err(error) => assert_eq!(instance, "full", "{error}"),
+            }
+        }
+        test.end().await;
     }
 
     #[tokio::test]

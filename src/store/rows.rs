@@ -376,7 +376,7 @@ pub struct CallRow {
     pub context_id: Option<String>,
     /// The message.
     pub message_id: Option<String>,
-    /// `allowed` or `refused`.
+    /// `allowed` or `refused`; `gap`: no call, see `audit::gap`.
     pub decision: String,
     /// Why it was refused or cut.
     pub reason: Option<String>,

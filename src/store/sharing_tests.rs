@@ -169,7 +169,9 @@ async fn a_node_forgets_no_other_nodes_journal() {
         test.store.commit_drained(&batch).await.expect("commits");
     }
     let dir = tempfile::tempdir().expect("a directory");
-    crate::audit::drain::Drain::recover(&test.store, mine, dir.path()).await.expect("recovers");
+    crate::audit::drain::Drain::recover(&test.store, mine, dir.path(), &crate::clock::Clock::system())
+        .await
+        .expect("recovers");
     let left: Vec<Uuid> =
         test.store.journal_positions().await.expect("reads").iter().map(|position| position.instance).collect();
     assert_eq!(left, [Uuid::from_u128(12)]);

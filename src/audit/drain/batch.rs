@@ -6,9 +6,11 @@ use uuid::Uuid;
 
 use super::BATCH_ROWS;
 use crate::audit::canonical;
+use crate::audit::gap::Gap;
 use crate::audit::journal::entry::Draft;
 use crate::audit::ledger::tree::Frontier;
 use crate::audit::record::Decision;
+use crate::clock::Clock;
 use crate::store::calls::{ChargeTaken, DrainBatch};
 use crate::store::ledger::Growth;
 
@@ -18,11 +20,15 @@ pub(super) struct Gathering {
     pub(super) batch: DrainBatch,
     /// The node's tree without the batch.
     tree: Frontier,
+    /// The most rows it is to have.
+    most: usize,
+    clock: Clock,
 }
 
 impl Gathering {
-    pub(super) fn new(node_id: Uuid, tree: Frontier, synced: bool) -> Self {
-        Self { batch: DrainBatch { node: node_id, synced, ..DrainBatch::default() }, tree }
+    pub(super) fn new(node_id: Uuid, tree: Frontier, synced: bool, clock: &Clock) -> Self {
+        let batch = DrainBatch { node: node_id, synced, ..DrainBatch::default() };
+        Self { batch, tree, most: BATCH_ROWS, clock: clock.clone() }
     }
 
     /// The node's tree as it is in the database.
@@ -32,15 +38,29 @@ impl Gathering {
 
     /// Whether the batch should be committed before more is read.
     pub(super) fn full(&self) -> bool {
-        self.batch.rows.len() >= BATCH_ROWS
+        self.batch.rows.len() >= self.most
     }
 
-    /// The batch is in the database: it is emptied.
+    /// The batch is in the database: it is emptied, and the next may be larger.
     pub(super) fn committed(&mut self) {
-        let DrainBatch { node, synced, growth, .. } = std::mem::take(&mut self.batch);
+        if self.full() {
+            self.most = (self.most * 2).min(BATCH_ROWS);
+        }
+        let growth = std::mem::take(&mut self.batch.growth);
         if growth.frontier.size() > self.tree.size() {
             self.tree = growth.frontier;
         }
+        self.empty();
+    }
+
+    /// Gives up the batch, which was too much for the database at once: what it holds is read again, half of it first.
+    pub(super) fn give_up(&mut self) {
+        self.most = (self.batch.rows.len().min(self.most) / 2).max(1);
+        self.empty();
+    }
+
+    fn empty(&mut self) {
+        let DrainBatch { node, synced, .. } = self.batch;
         self.batch = DrainBatch { node, synced, ..DrainBatch::default() };
     }
 
@@ -78,5 +98,16 @@ impl Gathering {
         }
         self.batch.rows.push(row);
         Some(())
+    }
+
+    /// Adds a gap.
+    pub(super) fn gap(&mut self, gap: &Gap) {
+        tracing::error!(
+            cause = gap.cause.as_str(),
+            place = gap.place,
+            calls = gap.calls,
+            "calls are missing: the log says so"
+        );
+        self.batch.rows.push(gap.row(self.batch.node, self.clock.wall()));
     }
 }

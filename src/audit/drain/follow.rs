@@ -8,16 +8,14 @@ use uuid::Uuid;
 
 use super::DrainError;
 use super::batch::Gathering;
-use super::segment_reader::Extent;
+use super::segment_reader::{Extent, SegmentReader};
 use super::worker_reader::{Listed, Place, WorkerReader};
 use crate::audit::journal::segment::{file_name, parse_file_name};
-use crate::audit::journal::{JournalSource, SegmentEnd};
+use crate::audit::journal::{DAMAGED_DIR, JournalSource, SegmentEnd};
 use crate::audit::ledger::tree::Frontier;
-use crate::store::Store;
+use crate::clock::Clock;
 use crate::store::calls::JournalPosition;
-
-/// Where damaged segments are put, beside the directories of the process starts.
-pub(super) const DAMAGED_DIR: &str = "damaged";
+use crate::store::{Store, StoreError};
 
 /// A journal being turned into rows.
 #[derive(Debug)]
@@ -34,6 +32,8 @@ pub(super) struct Follower {
     ready: bool,
     /// A commit of this batch has failed, perhaps after it took effect.
     tried: bool,
+    /// It was not done in time: the batch may be too large.
+    too_large: bool,
     /// The last batch is committed.
     done: bool,
 }
@@ -45,11 +45,12 @@ impl Follower {
             instance: source.instance(),
             dir: source.dir().to_owned(),
             workers: source.workers().map(|worker| WorkerReader::new(worker, Place::default())).collect(),
-            gathering: Gathering::new(source.node_id(), tree, source.disk()),
+            gathering: Gathering::new(source.node_id(), tree, source.disk(), source.clock()),
             living: Some(source),
             segments: BTreeMap::new(),
             ready: false,
             tried: false,
+            too_large: false,
             done: false,
         }
     }
@@ -61,6 +62,7 @@ impl Follower {
         node_id: Uuid,
         tree: Frontier,
         positions: &[JournalPosition],
+        clock: &Clock,
     ) -> io::Result<Self> {
         let segments = list(dir)?;
         let resume = |worker: u32| {
@@ -74,9 +76,10 @@ impl Follower {
             workers: segments.keys().map(|worker| WorkerReader::new(*worker, resume(*worker))).collect(),
             segments,
             // How its owner kept it is unknown.
-            gathering: Gathering::new(node_id, tree, true),
+            gathering: Gathering::new(node_id, tree, true, clock),
             ready: false,
             tried: false,
+            too_large: false,
             done: false,
         })
     }
@@ -89,7 +92,7 @@ impl Follower {
     fn segments_of(&self, worker: u32) -> Vec<Listed> {
         match &self.living {
             Some(source) => {
-                let known = |SegmentEnd { number, end }| Listed { number, extent: Extent::Known(end) };
+                let known = |SegmentEnd { number, end, .. }| Listed { number, extent: Extent::Known(end) };
                 source.segments(worker).into_iter().map(known).collect()
             }
             None => self.segments.get(&worker).cloned().unwrap_or_default(),
@@ -100,7 +103,11 @@ impl Follower {
     pub(super) fn gather(&mut self, finish: bool) -> io::Result<()> {
         for at in 0..self.workers.len() {
             let segments = self.segments_of(self.workers[at].worker);
-            self.workers[at].read(&self.dir, &segments, &mut self.gathering)?;
+            let worker = &mut self.workers[at];
+            worker.read(&self.dir, &segments, &mut self.gathering)?;
+            if let (Some(source), Some(damaged)) = (&self.living, worker.waits_in()) {
+                source.leave(worker.worker, damaged);
+            }
         }
         let last = finish && !self.gathering.full();
         if last {
@@ -138,16 +145,50 @@ impl Follower {
             self.gathering.seal();
         }
         self.tried = true;
-        Ok(store.commit_drained(&self.gathering.batch).await?)
+        let committed = store.commit_drained(&self.gathering.batch).await;
+        self.too_large = committed.as_ref().is_err_and(StoreError::is_slow);
+        Ok(committed?)
     }
 
     /// Commits the batch and begins the next one; says whether this was the last.
     pub(super) async fn commit_and_clear(&mut self, store: &Store) -> Result<bool, DrainError> {
         self.commit(store).await?;
-        self.done = self.gathering.batch.finished.is_some();
-        self.gathering.committed();
-        (self.ready, self.tried) = (false, false);
+        self.clear();
         Ok(self.done)
+    }
+
+    /// After a commit: the batch is in the database.
+    fn clear(&mut self) {
+        let batch = &self.gathering.batch;
+        for worker in &mut self.workers {
+            if let Some(position) = batch.positions.iter().find(|position| position.worker == worker.worker) {
+                worker.committed(Place { segment: position.segment, offset: position.offset });
+            }
+        }
+        self.done = batch.finished.is_some();
+        self.gathering.committed();
+        (self.ready, self.tried, self.too_large) = (false, false, false);
+    }
+
+    /// Whether the batch was not committed in time, and can be made smaller.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.too_large && self.gathering.batch.rows.len() > 1
+    }
+
+    /// After a commit that was not done in time: unless it was after all, reads the same again, half as much at once.
+    pub(super) async fn divide(&mut self, store: &Store) -> Result<(), DrainError> {
+        if self.has_landed(store).await? {
+            self.clear();
+        } else {
+            let rows = self.gathering.batch.rows.len();
+            tracing::warn!(rows, "the database does not take as many rows at once in time: half of them are tried");
+            self.gathering.give_up();
+            for worker in &mut self.workers {
+                worker.go_back();
+            }
+            (self.ready, self.tried, self.too_large) = (false, false, false);
+        }
+        Ok(())
     }
 
     /// Whether the batch is in the database although its commit failed.
@@ -207,6 +248,11 @@ impl Follower {
 /// becomes `interrupted` and the directory goes; this may only be asked for when nobody writes any more. After an error, call
 /// it again with the same follower: nothing is lost, nothing is committed twice.
 pub(super) async fn step(mut follower: Follower, store: &Store, finish: bool) -> (Follower, Result<bool, DrainError>) {
+    if follower.is_too_large()
+        && let Err(error) = follower.divide(store).await
+    {
+        return (follower, Err(error));
+    }
     if !follower.ready && !follower.done {
         let reading = tokio::task::spawn_blocking(move || {
             let result = follower.gather(finish);
@@ -254,8 +300,26 @@ pub(super) fn list(dir: &Path) -> io::Result<BTreeMap<u32, Vec<Listed>>> {
             segments.entry(worker).or_default().push(Listed { number, extent });
         }
     }
-    for listed in segments.values_mut() {
+    for (worker, listed) in &mut segments {
         listed.sort_unstable_by_key(|listed| listed.number);
+        for listed in left(dir, *worker, listed)? {
+            listed.extent = Extent::Left(listed.extent.end());
+        }
     }
     Ok(segments)
+}
+
+/// Those of a worker's segments that it had left: it had begun to write another. That one was made is not enough.
+fn left<'a>(dir: &Path, worker: u32, segments: &'a mut [Listed]) -> io::Result<&'a mut [Listed]> {
+    let mut last = segments.len();
+    while last > 0 {
+        last -= 1;
+        let Listed { number, extent } = segments[last];
+        let mut reader = SegmentReader::open(&dir.join(file_name(worker, number)))?;
+        reader.header(extent)?;
+        if reader.is_written() {
+            break;
+        }
+    }
+    Ok(&mut segments[..last])
 }

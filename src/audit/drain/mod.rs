@@ -8,13 +8,19 @@
 //! |---|---|
 //! | `segment_reader` | entries out of one file, and telling a torn tail from damage |
 //! | `worker_reader` | the segments of one worker in order, intents paired with outcomes |
+//! | `losses` | what cannot be read, and how many calls are missing for it |
 //! | `batch` | calls that are over, as rows of a commit |
 //! | `follow` | the journal of one process start, batch after batch |
 //! | `recover` | the journals of process starts that have ended |
 
 mod batch;
 mod follow;
+#[cfg(test)]
+mod gap_tests;
+mod losses;
 mod recover;
+#[cfg(test)]
+mod room_tests;
 mod segment_reader;
 #[cfg(test)]
 mod tests;
@@ -134,10 +140,10 @@ impl Drain {
     ///
     /// # Errors
     /// When journals cannot be read or rows cannot be written. Nothing is lost by then.
-    pub async fn recover(store: &Store, node: Uuid, dir: &Path) -> Result<Recovered, DrainError> {
+    pub async fn recover(store: &Store, node: Uuid, dir: &Path, clock: &Clock) -> Result<Recovered, DrainError> {
         std::fs::create_dir_all(dir)?;
         match try_lock(dir)? {
-            Some(_lock) => recover::recover(store, node, dir).await,
+            Some(_lock) => recover::recover(store, node, dir, clock).await,
             None => Ok(Recovered { left_alone: 1, ..Recovered::default() }),
         }
     }
@@ -306,7 +312,7 @@ impl Run {
 
     async fn begin(&self) -> Result<Follower, DrainError> {
         // The process that held the lock may have ended since this one started.
-        recover::recover(&self.store, self.source.node_id(), self.source.root()).await?;
+        recover::recover(&self.store, self.source.node_id(), self.source.root(), &self.clock).await?;
         let tree = tree_of(&self.store, self.source.node_id()).await?;
         Ok(Follower::living(self.source.clone(), tree))
     }

@@ -8,11 +8,15 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::DrainError;
-use super::follow::{DAMAGED_DIR, Follower, list, step};
+use super::batch::Gathering;
+use super::follow::{Follower, list, step};
 use super::segment_reader::SegmentReader;
-use crate::audit::journal::LOCK_FILE;
+use crate::audit::gap::{Cause, Gap};
 use crate::audit::journal::segment::file_name;
+use crate::audit::journal::{DAMAGED_DIR, LOCK_FILE};
 use crate::audit::ledger::grow::tree_of;
+use crate::clock::Clock;
+use crate::store::calls::JournalPosition;
 use crate::store::{Store, StoreError};
 
 /// What was found at start.
@@ -28,7 +32,7 @@ pub struct Recovered {
 }
 
 /// Recovers every journal in `root` whose process has ended; `root` is that of `node`. The caller holds the drain's lock.
-pub(super) async fn recover(store: &Store, node: Uuid, root: &Path) -> Result<Recovered, DrainError> {
+pub(super) async fn recover(store: &Store, node: Uuid, root: &Path, clock: &Clock) -> Result<Recovered, DrainError> {
     let mut recovered = Recovered::default();
     let mut found = BTreeSet::new();
     for file in std::fs::read_dir(root)? {
@@ -42,7 +46,7 @@ pub(super) async fn recover(store: &Store, node: Uuid, root: &Path) -> Result<Re
     for instance in &found {
         let dir = root.join(instance.to_string());
         match lock(&dir)? {
-            Some(_lock) => match recover_one(store, node, *instance, &dir).await? {
+            Some(_lock) => match recover_one(store, node, *instance, &dir, clock).await? {
                 Some(rows) => {
                     recovered.rows += rows;
                     recovered.journals += 1;
@@ -62,7 +66,13 @@ pub(super) async fn recover(store: &Store, node: Uuid, root: &Path) -> Result<Re
 }
 
 /// How many rows one of them became; `None`: it is a copy, and the node whose it is lives.
-async fn recover_one(store: &Store, node: Uuid, instance: Uuid, dir: &Path) -> Result<Option<u64>, DrainError> {
+async fn recover_one(
+    store: &Store,
+    node: Uuid,
+    instance: Uuid,
+    dir: &Path,
+    clock: &Clock,
+) -> Result<Option<u64>, DrainError> {
     let finished = store.finished_journals().await?.contains(&instance);
     let owner = if finished { Owner::None } else { owner_of(dir)? };
     let node_id = match owner {
@@ -74,11 +84,12 @@ async fn recover_one(store: &Store, node: Uuid, instance: Uuid, dir: &Path) -> R
             return Ok(Some(0));
         }
         Owner::Unreadable => {
+            let rows = tell_unreadable(store, node, instance, clock).await?;
             let aside = dir.with_file_name(DAMAGED_DIR);
             std::fs::create_dir_all(&aside)?;
             std::fs::rename(dir, aside.join(instance.to_string()))?;
             tracing::error!(%instance, "no segment of this journal can be read: calls may be missing; it is kept aside");
-            return Ok(Some(0));
+            return Ok(Some(rows));
         }
     };
     // Held meanwhile: only one may number the rows of a node. `node` itself is held by whoever starts as it.
@@ -93,17 +104,36 @@ async fn recover_one(store: &Store, node: Uuid, instance: Uuid, dir: &Path) -> R
     let tree = tree_of(store, node_id).await?;
     let before = tree.size();
     let positions = store.journal_positions().await?;
-    let mut follower = Follower::dead(instance, dir, node_id, tree, &positions)?;
+    let mut follower = Follower::dead(instance, dir, node_id, tree, &positions, clock)?;
     loop {
         let result;
         (follower, result) = step(follower, store, true).await;
-        if !result? {
-            break;
+        match result {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(_) if follower.is_too_large() => follower.divide(store).await?,
+            Err(error) => return Err(error),
         }
     }
     let rows = follower.tree().size() - before;
     tracing::info!(%instance, rows, "the journal of a process that ended is in the database");
     Ok(Some(rows))
+}
+
+/// Adds the gap that a journal of which nothing can be read leaves, to the log of `node`; says how many rows that is.
+async fn tell_unreadable(store: &Store, node: Uuid, instance: Uuid, clock: &Clock) -> Result<u64, DrainError> {
+    // It has no worker of this number: that this is in the database says that the gap is.
+    let told = JournalPosition { instance, worker: u32::MAX >> 1, segment: 0, offset: 0 };
+    if store.journal_positions().await?.contains(&told) {
+        return Ok(0);
+    }
+    let mut gathering = Gathering::new(node, tree_of(store, node).await?, true, clock);
+    let place = format!("the journal {instance}: how many calls are missing is not known");
+    gathering.gap(&Gap { cause: Cause::JournalUnreadable, place, calls: None });
+    gathering.batch.positions = vec![told];
+    gathering.seal();
+    store.commit_drained(&gathering.batch).await?;
+    Ok(1)
 }
 
 /// Locks the directory of a process start; `None` if the process lives.

@@ -19,8 +19,8 @@ pub(super) enum Found {
     Entry { kind: Kind, payload: Range<usize> },
     /// Nothing more, for now or for good.
     Nothing,
-    /// Bytes that are no entry, with entries behind them. The reader has moved to the end.
-    Damage,
+    /// Bytes from this offset on that are no entries, where there should be some. The reader has moved to the end.
+    Damage(u64),
 }
 
 /// How a segment's end is known.
@@ -28,20 +28,23 @@ pub(super) enum Found {
 pub(super) enum Extent {
     /// All bytes before this offset are entries: its writer said so.
     Known(u64),
-    /// Its writer is dead: there are at most this many bytes, and entries end somewhere among them.
+    /// Its writer, dead by now, went on to another: there are at most this many bytes, and behind the entries only zeros.
+    Left(u64),
+    /// Its writer died writing it: there are at most this many bytes, and entries end somewhere among them.
     AtMost(u64),
 }
 
 impl Extent {
     pub(super) fn end(self) -> u64 {
-        let (Self::Known(end) | Self::AtMost(end)) = self;
+        let (Self::Known(end) | Self::Left(end) | Self::AtMost(end)) = self;
         end
     }
 }
 
 #[derive(Debug)]
 pub(super) struct SegmentReader {
-    file: File,
+    /// `None`: it is not there.
+    file: Option<File>,
     /// A piece of the file.
     buffer: Vec<u8>,
     /// Where in the file the piece begins.
@@ -52,15 +55,25 @@ pub(super) struct SegmentReader {
 
 impl SegmentReader {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)?, buffer: Vec::new(), base: 0, next: 0 })
+        let file = match File::open(path) {
+            Ok(file) => Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { file, buffer: Vec::new(), base: 0, next: 0 })
+    }
+
+    /// Whether there is no such file.
+    pub(super) fn is_gone(&self) -> bool {
+        self.file.is_none()
     }
 
     /// Reads the header: `None` if the bytes are none. To be called once, first.
     pub(super) fn header(&mut self, extent: Extent) -> io::Result<Option<Header>> {
         self.load(extent.end())?;
-        let header = self.buffer.first_chunk::<HEADER>().and_then(Header::from_bytes);
-        self.next = if header.is_some() { HEADER } else { 0 };
-        Ok(header)
+        let Some((header, len)) = Header::from_bytes(&self.buffer) else { return Ok(None) };
+        self.next = len;
+        Ok(Some(header))
     }
 
     /// Whether there is anything but zeros where the header should be.
@@ -87,18 +100,24 @@ impl SegmentReader {
         if ahead < ENTRY_MAX + 8 && self.base + (self.buffer.len() as u64) < end {
             self.load(end)?;
         }
-        if let Next::Entry { kind, payload, len } = entry::next(&self.buffer[self.next..]) {
+        let found = entry::next(&self.buffer[self.next..]);
+        if let Next::Entry { kind, payload, len } = found {
             self.next += len;
             return Ok(Found::Entry { kind, payload: self.next - payload.len()..self.next });
         }
-        if self.offset() >= end {
+        let (from, ended) = (self.offset(), found == Next::End);
+        if from >= end {
             return Ok(Found::Nothing);
         }
-        // In a dead writer's segment this is where it stopped; half an entry is what it was writing, and nobody was told that
+        // In the last segment of a dead writer this is where it stopped; half an entry is what it was writing, and nobody was told that
         // it was done. Only entries behind it make it damage.
-        let damage = matches!(extent, Extent::Known(_)) || self.more_entries(end)?;
+        let damage = match extent {
+            Extent::Known(_) => true,
+            Extent::Left(_) => !ended || self.more_entries(end)?,
+            Extent::AtMost(_) => self.more_entries(end)?,
+        };
         self.skip_to(end);
-        Ok(if damage { Found::Damage } else { Found::Nothing })
+        Ok(if damage { Found::Damage(from) } else { Found::Nothing })
     }
 
     /// The payload of the entry found last.
@@ -113,7 +132,7 @@ impl SegmentReader {
         self.buffer.resize(len, 0);
         let mut filled = 0;
         while filled < len {
-            match self.file.read_at(&mut self.buffer[filled..], base + filled as u64) {
+            match read_at(self.file.as_ref(), &mut self.buffer[filled..], base + filled as u64) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -135,7 +154,7 @@ impl SegmentReader {
         let mut rest = vec![0; usize::try_from(end.saturating_sub(from)).map_err(io::Error::other)?];
         let mut filled = 0;
         while filled < rest.len() {
-            match self.file.read_at(&mut rest[filled..], from + filled as u64)? {
+            match read_at(self.file.as_ref(), &mut rest[filled..], from + filled as u64)? {
                 0 => break,
                 n => filled += n,
             }
@@ -146,4 +165,9 @@ impl SegmentReader {
         let rest = &rest[..rest.len().min(used + ENTRY_MAX)];
         Ok((1..used).any(|at| matches!(entry::next(&rest[at..]), Next::Entry { .. })))
     }
+}
+
+/// Reads of a file; of one that is not there, nothing.
+fn read_at(file: Option<&File>, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.map_or(Ok(0), |file| file.read_at(into, offset))
 }

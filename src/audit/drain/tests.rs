@@ -19,17 +19,20 @@ use crate::store::testing::TestStore;
 
 const SEGMENT: u64 = 16 * 1024;
 
-struct Fixture {
+pub(super) struct Fixture {
     dir: tempfile::TempDir,
-    store: Store,
+    pub(super) store: Store,
     _database: TestStore,
-    clock: Clock,
+    pub(super) clock: Clock,
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
+        Self::on(TestStore::any().await)
+    }
+
+    pub(super) fn on(database: TestStore) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let database = TestStore::any().await;
         Self {
             dir,
             store: database.store.clone(),
@@ -38,15 +41,15 @@ impl Fixture {
         }
     }
 
-    fn root(&self) -> std::path::PathBuf {
+    pub(super) fn root(&self) -> std::path::PathBuf {
         self.dir.path().join("journal")
     }
 
-    fn journal(&self) -> Journal {
+    pub(super) fn journal(&self) -> Journal {
         journal(&self.root(), Durability::Process, SEGMENT, &self.clock)
     }
 
-    async fn rows(&self) -> Vec<CallRow> {
+    pub(super) async fn rows(&self) -> Vec<CallRow> {
         let mut rows = Vec::new();
         let mut page = CallPage { limit: 500, ..CallPage::default() };
         loop {
@@ -63,7 +66,7 @@ impl Fixture {
         rows
     }
 
-    fn instances(&self) -> usize {
+    pub(super) fn instances(&self) -> usize {
         let entries = std::fs::read_dir(self.root()).expect("the root");
         entries.filter(|file| file.as_ref().expect("a file").file_name().len() == 36).count()
     }
@@ -113,7 +116,7 @@ async fn the_sum_of_calls_is_the_number_of_refusals() {
     }
     worker.flush();
     drop((journal, worker));
-    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
+    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root(), &fixture.clock).await.expect("recover");
     assert!(recovered.rows < 30, "{recovered:?}");
     let refused = CallFilter { decision: Some("refused".to_owned()), ..CallFilter::default() };
     assert_eq!(fixture.store.calls_sum(&refused).await.expect("sum"), 500);
@@ -127,10 +130,10 @@ async fn recovery_leaves_the_living_alone_and_ends_the_dead() {
     let worker = journal.worker(0);
     let open = worker.open(intent(1), 77).expect("open");
     worker.flush();
-    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
+    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root(), &fixture.clock).await.expect("recover");
     assert_eq!(recovered, Recovered { left_alone: 1, ..Recovered::default() });
     drop((open, journal, worker)); // what the drop appends is never flushed
-    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
+    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root(), &fixture.clock).await.expect("recover");
     assert_eq!(recovered, Recovered { journals: 1, rows: 1, left_alone: 0 });
     let rows = fixture.rows().await;
     assert_eq!((rows[0].outcome.as_str(), rows[0].request_bytes, rows[0].status_code), ("interrupted", 77, 0));
@@ -154,7 +157,7 @@ async fn a_drain_that_ends_before_its_workers_leaves_the_journal_for_the_next_st
     let _ = worker.refuse(second, outcome).expect("refuse");
     worker.flush();
     drop((journal, worker));
-    Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
+    Drain::recover(&fixture.store, NODE, &fixture.root(), &fixture.clock).await.expect("recover");
     assert_eq!((fixture.rows().await.len(), fixture.instances()), (2, 0));
 }
 
@@ -172,10 +175,12 @@ async fn a_damaged_middle_is_kept_aside_and_later_segments_are_read() {
     let first = fixture.root().join(journal.instance().to_string()).join("w0-1.tgj");
     drop((journal, worker));
     let file = File::options().write(true).open(&first).expect("the segment");
-    file.write_all_at(&[0xff; 4], 2_000).expect("damage");
-    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
+    file.write_all_at(&[0x55; 4], 2_000).expect("damage");
+    let recovered = Drain::recover(&fixture.store, NODE, &fixture.root(), &fixture.clock).await.expect("recover");
     assert!(recovered.rows > 10 && recovered.rows < 60, "{recovered:?}");
-    assert!(fixture.rows().await.iter().any(|row| row.id == Uuid::from_u128(59)));
+    let rows = fixture.rows().await;
+    assert!(rows.iter().any(|row| row.id == Uuid::from_u128(59)));
+    assert_eq!(rows.iter().map(|row| row.calls).sum::<i64>(), 60, "calls and gap");
     assert_eq!(std::fs::read_dir(fixture.root().join("damaged")).expect("kept").count(), 1);
 }
 
@@ -229,7 +234,7 @@ async fn a_copy_of_a_journal_from_before_the_database_adds_only_what_that_does_n
         drop((lost, worker, journal, follower));
         std::fs::remove_dir_all(&dir).expect("removed");
         copy(&aside, &dir);
-        Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
+        Drain::recover(&fixture.store, NODE, &fixture.root(), &fixture.clock).await.expect("recover");
         let rows = fixture.rows().await;
         let outcomes: Vec<&str> = rows.iter().map(|row| row.outcome.as_str()).collect();
         assert_eq!(outcomes, ["refused", "completed", "interrupted"], "ended: {ended}");
@@ -250,11 +255,11 @@ async fn the_journal_of_a_node_that_serves_elsewhere_is_left_to_it() {
     drop((open, worker, journal));
     let (store, copy) = (&database.store, Uuid::from_u128(2));
     let serving = store.listen(NODE).await.expect("nobody is");
-    let recovered = Drain::recover(store, copy, dir.path()).await.expect("recover");
+    let recovered = Drain::recover(store, copy, dir.path(), &clock).await.expect("recover");
     assert_eq!(recovered, Recovered { left_alone: 1, ..Recovered::default() });
     drop(serving);
     let recovered = async {
-        while Drain::recover(store, copy, dir.path()).await.expect("recover").rows == 0 {
+        while Drain::recover(store, copy, dir.path(), &clock).await.expect("recover").rows == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -383,7 +388,7 @@ async fn play(acts: Vec<(u8, Act)>, tail: Vec<u8>, cut_recovery: usize) {
             break;
         }
         let tree = tree_of(&fixture.store, NODE).await.expect("the tree");
-        let mut cut = Follower::dead(instance, &dir, NODE, tree, &positions).expect("a dead journal");
+        let mut cut = Follower::dead(instance, &dir, NODE, tree, &positions, &fixture.clock).expect("a dead journal");
         for _ in 0..cut_after {
             cut.gather(true).expect("read");
             if cut.commit_and_clear(&fixture.store).await.expect("commit") {
@@ -391,7 +396,7 @@ async fn play(acts: Vec<(u8, Act)>, tail: Vec<u8>, cut_recovery: usize) {
             }
         }
     }
-    Drain::recover(&fixture.store, NODE, &fixture.root()).await.expect("recover");
+    Drain::recover(&fixture.store, NODE, &fixture.root(), &fixture.clock).await.expect("recover");
     check(&fixture, &told).await;
     assert_eq!(fixture.instances(), 0);
     assert!(!fixture.root().join("damaged").exists(), "a torn tail is no damage");

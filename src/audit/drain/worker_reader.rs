@@ -10,9 +10,11 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::batch::Gathering;
+use super::losses::Losses;
 use super::segment_reader::{Extent, Found, SegmentReader};
+use crate::audit::gap::{Cause, Gap};
 use crate::audit::journal::entry::{self, Kind};
-use crate::audit::journal::segment::file_name;
+use crate::audit::journal::segment::{FIRST, file_name};
 
 /// A place in a worker's journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -33,11 +35,13 @@ pub(super) struct WorkerReader {
     pub(super) worker: u32,
     /// What was over there or before is in the database.
     resume: Place,
+    /// The same as of now.
+    stored: Place,
     at: Option<Reading>,
     /// Payloads of intents without an outcome yet.
     open: HashMap<Uuid, Box<[u8]>>,
-    /// Segments that hold something that could not be read.
-    damaged: HashSet<u64>,
+    /// What could not be read.
+    losses: Losses,
 }
 
 #[derive(Debug)]
@@ -47,6 +51,10 @@ struct Reading {
     /// How many carried intents are still to come, and those that have.
     to_carry: u32,
     carried: HashSet<Uuid>,
+    /// How many calls were begun before it, as its header says.
+    begun: Option<u64>,
+    /// The segment before it that was read.
+    before: Option<u64>,
 }
 
 impl Reading {
@@ -57,7 +65,7 @@ impl Reading {
 
 impl WorkerReader {
     pub(super) fn new(worker: u32, resume: Place) -> Self {
-        Self { worker, resume, at: None, open: HashMap::new(), damaged: HashSet::new() }
+        Self { worker, resume, stored: resume, at: None, open: HashMap::new(), losses: Losses::default() }
     }
 
     /// Reads on until the batch is full or there is nothing more.
@@ -74,33 +82,61 @@ impl WorkerReader {
                     let place = reading.place();
                     let payload = reading.reader.bytes(payload);
                     let fresh = place > self.resume;
-                    if take(&mut self.open, kind, payload, fresh, out).is_none() {
-                        let file = dir.join(file_name(self.worker, place.segment));
-                        tracing::error!(file = %file.display(), before = place.offset, ?kind, "an entry does not make a row");
-                        self.damaged.insert(place.segment);
-                    }
+                    let mut last_carried = false;
+                    self.losses.count(entry::begun(kind, payload));
                     if kind == Kind::Carried && reading.to_carry > 0 {
-                        reading.carried.extend(entry::request_id(payload));
+                        let id = entry::request_id(payload);
+                        // Its beginning was lost, but the call is not.
+                        self.losses.count(u64::from(id.is_some_and(|id| !self.open.contains_key(&id))));
+                        reading.carried.extend(id);
                         reading.to_carry -= 1;
-                        if reading.to_carry == 0 {
-                            self.give_up_the_rest(out);
+                        last_carried = reading.to_carry == 0;
+                    }
+                    match take(&mut self.open, kind, payload, fresh, out) {
+                        Ok(()) => {}
+                        // Its beginning is among what was lost before, and counted there.
+                        Err(Senseless::Orphan) if self.losses.ever() => {}
+                        Err(_) => {
+                            let file = file_name(self.worker, place.segment);
+                            let calls = entry::begun(kind, payload).max(u64::from(kind == Kind::Outcome));
+                            self.losses.spoilt(place.segment);
+                            if fresh {
+                                let place = format!("{file} before byte {}: an entry makes no sense", place.offset);
+                                out.gap(&Gap { cause: Cause::EntryUnreadable, place, calls: Some(calls) });
+                            }
                         }
+                    }
+                    if last_carried {
+                        self.behind_header(out);
                     }
                 }
                 Found::Nothing => match segments.iter().find(|listed| listed.number > reading.number) {
                     Some(next) => self.enter(dir, *next, out)?,
                     None => return Ok(()),
                 },
-                Found::Damage => self.note_damage(dir, listed.number),
+                Found::Damage(from) => self.skip(from, listed.extent),
             }
         }
         Ok(())
+    }
+
+    /// Notes that everything up to there is in the database.
+    pub(super) fn committed(&mut self, place: Place) {
+        self.stored = place;
+    }
+
+    /// Reads once more what is not in the database.
+    pub(super) fn go_back(&mut self) {
+        *self = Self::new(self.worker, self.stored);
     }
 
     /// Ends the last segment: what is still open was interrupted.
     pub(super) fn interrupt_open(&mut self, out: &mut Gathering) {
         let open = std::mem::take(&mut self.open);
         interrupt(open, out);
+        if let Some(gap) = self.losses.end() {
+            out.gap(&gap);
+        }
     }
 
     /// What was over there or before is in the database once everything handed on is. Never behind where it started.
@@ -110,70 +146,121 @@ impl WorkerReader {
 
     /// Whether nothing of segment `number` is needed any more, once everything handed on is in the database.
     pub(super) fn is_past(&self, number: u64) -> bool {
-        self.at.as_ref().is_some_and(|reading| number < reading.number && reading.to_carry == 0)
+        let behind = |reading: &Reading| number < reading.number && reading.to_carry == 0;
+        // What is lost there is found again until it is a gap in the log.
+        self.at.as_ref().is_some_and(behind) && !self.losses.is_pending()
     }
 
     pub(super) fn is_damaged(&self, number: u64) -> bool {
-        self.damaged.contains(&number)
+        self.losses.spoils(number)
+    }
+
+    /// The segment that is read, while a gap waits for the header of the next one.
+    pub(super) fn waits_in(&self) -> Option<u64> {
+        self.at.as_ref().filter(|_| self.losses.is_pending()).map(|reading| reading.number)
     }
 
     fn enter(&mut self, dir: &Path, listed: Listed, out: &mut Gathering) -> io::Result<()> {
-        let mut reader = SegmentReader::open(&dir.join(file_name(self.worker, listed.number)))?;
-        let header = reader.header(listed.extent)?;
-        let to_carry = header.map_or(0, |header| header.carried);
-        if header.is_none() {
-            // Without a header the segment was never written, and says nothing of what is open.
-            let written = reader.is_written();
-            reader.skip_to(listed.extent.end());
-            if written {
-                self.note_damage(dir, listed.number);
-            }
+        let Listed { number, extent } = listed;
+        let name = file_name(self.worker, number);
+        let mut reader = SegmentReader::open(&dir.join(&name))?;
+        let header = reader.header(extent)?;
+        let before = self.at.as_ref().map(|reading| reading.number);
+        let (to_carry, begun) = header.map_or((0, None), |header| (header.carried, header.begun));
+        if number == FIRST {
+            self.losses.begin();
         }
-        self.at = Some(Reading { number: listed.number, reader, to_carry, carried: HashSet::new() });
-        if header.is_some() && to_carry == 0 {
-            self.give_up_the_rest(out);
+        // Where the database stands is always in a segment that is still there.
+        let due = before.map(|before| before + 1).or((self.resume.segment > 0).then_some(self.resume.segment));
+        if let (Some(due), Some(_)) = (due.filter(|due| *due < number), begun) {
+            self.losses.note(Cause::SegmentMissing, due, &missing(self.worker, due, number - 1));
+        }
+        let (gone, written) = (reader.is_gone(), reader.is_written());
+        if header.is_none() {
+            reader.skip_to(extent.end());
+        }
+        self.at = Some(Reading { number, reader, to_carry, carried: HashSet::new(), begun, before });
+        match header {
+            Some(_) if to_carry == 0 => self.behind_header(out),
+            Some(_) => {}
+            None if gone => self.losses.note(Cause::SegmentMissing, number, &missing(self.worker, number, number)),
+            None if written => self.skip(0, extent),
+            // It was never written, and says nothing of what is open.
+            None => {}
         }
         Ok(())
     }
 
-    /// After the carried intents: a call that is not among them will have no outcome.
-    fn give_up_the_rest(&mut self, out: &mut Gathering) {
+    /// Behind the header and what was carried over: whatever is missing before it is known now.
+    fn behind_header(&mut self, out: &mut Gathering) {
         let Some(reading) = &mut self.at else { return };
         let carried = std::mem::take(&mut reading.carried);
-        let place = reading.place();
+        let fresh = reading.place() > self.resume;
+        // A call that is not among the carried ones will have no outcome.
         let given_up = self.open.extract_if(|id, _| !carried.contains(id)).collect();
-        if place > self.resume {
+        let name = reading.before.map(|before| file_name(self.worker, before));
+        let gap = self.losses.settle(reading.begun, reading.before.zip(name.as_deref()));
+        if fresh {
             interrupt(given_up, out);
+            if let Some(gap) = gap {
+                out.gap(&gap);
+            }
         }
     }
 
-    fn note_damage(&mut self, dir: &Path, number: u64) {
-        let file = dir.join(file_name(self.worker, number));
-        tracing::error!(file = %file.display(), "the journal is damaged: calls may be missing; the file is kept aside");
-        self.damaged.insert(number);
+    /// Goes on behind what cannot be read, which begins at `from`.
+    fn skip(&mut self, from: u64, extent: Extent) {
+        let (worker, resume) = (self.worker, self.resume);
+        let Some(reading) = &mut self.at else { return };
+        let (number, end) = (reading.number, extent.end());
+        let name = file_name(worker, number);
+        tracing::error!(file = name, from, "the journal is damaged: calls may be missing; the file is kept aside");
+        if resume.segment == number && (from + 1..end).contains(&resume.offset) {
+            // When it was read before, it was readable up to there, or could be read again from there on.
+            reading.reader.skip_to(resume.offset);
+            self.losses.note(Cause::SegmentDamaged, number, &format!("{name} from byte {from} to {}", resume.offset));
+            self.losses.lose_count();
+        } else {
+            reading.reader.skip_to(end);
+            self.losses.note(Cause::SegmentDamaged, number, &format!("{name} from byte {from}"));
+        }
     }
 }
 
-/// Takes an entry; `None` if no sense can be made of it.
+/// Segments that are not there, in words.
+fn missing(worker: u32, first: u64, last: u64) -> String {
+    let (from, to) = (file_name(worker, first), file_name(worker, last));
+    if first == last { format!("{from} is missing") } else { format!("{from} to {to} are missing") }
+}
+
+/// Why an entry makes no row.
+enum Senseless {
+    /// It ends a call that never began.
+    Orphan,
+    /// It cannot be read.
+    Unreadable,
+}
+
+/// Takes an entry.
 fn take(
     open: &mut HashMap<Uuid, Box<[u8]>>,
     kind: Kind,
     payload: &[u8],
     fresh: bool,
     out: &mut Gathering,
-) -> Option<()> {
-    let id = entry::request_id(payload)?;
+) -> Result<(), Senseless> {
+    let id = entry::request_id(payload).ok_or(Senseless::Unreadable)?;
     match kind {
         Kind::Intent | Kind::Carried => {
             open.insert(id, payload.into());
-            Some(())
+            Ok(())
         }
         Kind::Outcome => {
-            let intent = open.remove(&id)?;
-            if fresh { out.add(&intent, Some(payload)) } else { Some(()) }
+            let intent = open.remove(&id).ok_or(Senseless::Orphan)?;
+            if fresh { out.add(&intent, Some(payload)).ok_or(Senseless::Unreadable) } else { Ok(()) }
         }
-        Kind::Whole if fresh => out.add(payload, None),
-        Kind::Whole => Some(()),
+        Kind::Whole if fresh => out.add(payload, None).ok_or(Senseless::Unreadable),
+        Kind::Whole => Ok(()),
     }
 }
 
@@ -182,7 +269,8 @@ fn interrupt(open: HashMap<Uuid, Box<[u8]>>, out: &mut Gathering) {
     open.sort_unstable_by_key(|(id, _)| *id);
     for (id, intent) in open {
         if out.add(&intent, None).is_none() {
-            tracing::error!(%id, "an intent does not make a row");
+            let place = format!("the beginning of call {id} makes no sense");
+            out.gap(&Gap { cause: Cause::EntryUnreadable, place, calls: Some(1) });
         }
     }
 }

@@ -346,6 +346,18 @@ pub(crate) fn request_id(payload: &[u8]) -> Option<Uuid> {
     Some(Uuid::from_bytes(*value))
 }
 
+/// How many calls an entry begins.
+pub(crate) fn begun(kind: Kind, payload: &[u8]) -> u64 {
+    match kind {
+        Kind::Intent => 1,
+        Kind::Whole => {
+            let calls = payload.last_chunk::<7>().and_then(|last| last.strip_prefix(&[tag::CALLS, 4, 0]));
+            calls.and_then(<[u8]>::first_chunk).map_or(1, |calls| u64::from(u32::from_le_bytes(*calls)))
+        }
+        Kind::Outcome | Kind::Carried => 0,
+    }
+}
+
 /// A row being put together from the payloads of a call.
 #[derive(Debug)]
 pub(crate) struct Draft {

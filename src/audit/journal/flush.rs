@@ -31,6 +31,8 @@ pub(super) struct Pending {
     chunks: Vec<Chunk>,
     group: Arc<Group>,
     epoch: u64,
+    /// How many calls were begun by its end.
+    begun: u64,
 }
 
 impl WorkerJournal {
@@ -79,7 +81,8 @@ impl WorkerJournal {
         let group = state.group.take()?;
         self.seal(&mut state);
         state.in_flight += 1;
-        Some(Pending { chunks: std::mem::take(&mut state.sealed), group, epoch: state.epoch })
+        let chunks = std::mem::take(&mut state.sealed);
+        Some(Pending { chunks, group, epoch: state.epoch, begun: state.begun })
     }
 
     /// Ends a turn: its entries can be read from now on, or never.
@@ -91,6 +94,7 @@ impl WorkerJournal {
             _ if pending.epoch != state.epoch => Some(None),
             Ok(()) => {
                 self.publish(&mut state, &pending.chunks);
+                state.published = pending.begun;
                 None
             }
             Err(error) => Some(self.abandon(&mut state, &error)),
@@ -120,10 +124,11 @@ impl WorkerJournal {
     fn publish(&self, state: &mut State, chunks: &[Chunk]) {
         let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
         for chunk in chunks {
-            let (number, end) = (chunk.segment.number, chunk.offset + chunk.bytes.len() as u64);
+            let (number, room) = (chunk.segment.number, chunk.segment.capacity);
+            let end = chunk.offset + chunk.bytes.len() as u64;
             match segments.iter_mut().find(|segment| segment.number == number) {
                 Some(segment) => segment.end = end,
-                None => segments.push(SegmentEnd { number, end }),
+                None => segments.push(SegmentEnd { number, end, room }),
             }
             state.unpublished.retain(|segment| segment.number >= number);
         }
@@ -136,6 +141,7 @@ impl WorkerJournal {
         state.buffer.clear();
         state.sealed.clear();
         state.folds.forget();
+        state.begun = state.published;
         let unpublished = std::mem::take(&mut state.unpublished);
         state.broken.extend(unpublished);
         self.mark_down(state, error);
@@ -151,10 +157,10 @@ impl WorkerJournal {
             return Err(io::Error::other("writes that failed are still under way"));
         }
         while let Some(segment) = state.broken.last() {
-            let published = self.segments().into_iter().find(|published| published.number == segment.number);
             #[cfg(test)]
             self.common.faults.on_repair()?;
-            match published {
+            let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+            match segments.iter_mut().find(|published| published.number == segment.number) {
                 Some(published) => {
                     // Through a new handle: the old one may remember the failure of a sync.
                     let file = OpenOptions::new().write(true).open(&segment.path)?;
@@ -162,10 +168,16 @@ impl WorkerJournal {
                     if self.common.disk() {
                         file.sync_all()?;
                     }
+                    self.common.budget.give_back(published.room.saturating_sub(published.end));
+                    published.room = published.end;
                 }
                 None => match std::fs::remove_file(&segment.path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
+                    _ => {
+                        self.common.budget.give_back(segment.capacity);
+                        // The next has its number: in what is left no number is missing.
+                        state.next_number = state.next_number.min(segment.number);
+                    }
                 },
             }
             state.broken.pop();

@@ -8,15 +8,19 @@
 //! |---|---|
 //! | `entry` | entries as bytes |
 //! | `segment` | files, their headers, the room in them |
+//! | `budget` | what all of it may take of the disk, and who is refused for it |
 //! | `group` | waiting for a turn of the flusher |
 //! | `fold` | refusals under a flood |
 //! | `worker` | appending: open, close, refuse, rotate |
+//! | `open_record` | the right to write an outcome, and what its loss means |
 //! | `flush` | writing, syncing, and what happens when that fails |
 
+mod budget;
 pub(crate) mod entry;
 mod flush;
 mod fold;
 mod group;
+mod open_record;
 pub(crate) mod segment;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -33,11 +37,16 @@ use uuid::Uuid;
 use crate::audit::record::Intent;
 use crate::clock::{Clock, Timestamp};
 
+use budget::Budget;
+pub use budget::{JournalFull, JournalRoom, Pressure};
 pub use group::{JournalDown, Written};
-pub use worker::{OpenRecord, Refused, WorkerJournal};
+pub use open_record::OpenRecord;
+pub use worker::{Refused, WorkerJournal};
 
 /// The name of the file that a living process holds locked in its directory.
 pub(crate) const LOCK_FILE: &str = "lock";
+/// Where damaged segments are put, beside the directories of the process starts.
+pub(crate) const DAMAGED_DIR: &str = "damaged";
 
 /// What an entry must have survived before it counts as durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -58,6 +67,8 @@ pub struct JournalConfig {
     pub durability: Durability,
     /// How large a segment is made.
     pub segment_bytes: u64,
+    /// What the journals of all instances, and damaged files, may take of the disk together.
+    pub budget: u64,
     /// Whether callers' addresses are stored in full.
     pub full_addresses: bool,
     /// The node whose rows the entries become.
@@ -91,6 +102,7 @@ struct Common {
     /// This process's own directory.
     dir: PathBuf,
     clock: Clock,
+    budget: Budget,
     /// Tells the drain that there is something to read.
     readable: Notify,
     #[cfg(test)]
@@ -126,11 +138,13 @@ impl Journal {
         let lock = File::create_new(unborn.join(LOCK_FILE))?;
         lock.lock()?;
         std::fs::rename(&unborn, &dir)?;
+        let budget = Budget::new(config.budget);
         let common = Arc::new(Common {
             config,
             instance,
             dir,
             clock,
+            budget,
             readable: Notify::new(),
             #[cfg(test)]
             faults: tests::Faults::default(),
@@ -145,7 +159,9 @@ impl Journal {
                 WorkerJournal::create(Arc::clone(&common), worker)
             })
             .collect::<io::Result<_>>()?;
-        Ok(Self { common, workers })
+        let this = Self { common, workers };
+        this.survey()?;
+        Ok(this)
     }
 
     /// The journal of worker `i`.
@@ -172,6 +188,31 @@ impl Journal {
         }
         let down = self.workers.iter().filter_map(|worker| worker.down()).min_by_key(|(since, _)| *since);
         down.map_or(JournalHealth::Healthy, |(since, why)| JournalHealth::Down { since, why })
+    }
+
+    /// How much room there is for more.
+    #[must_use]
+    pub fn room(&self) -> JournalRoom {
+        self.common.budget.room()
+    }
+
+    /// Looks what others have in the directory of all instances. To be called now and then: dead journals become rows, and
+    /// damaged files are taken away by people.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn survey(&self) -> io::Result<()> {
+        let (mut others, mut aside) = (0, 0);
+        for found in std::fs::read_dir(&self.common.config.dir)? {
+            let path = found?.path();
+            if path.ends_with(DAMAGED_DIR) {
+                aside += bytes_below(&path)?;
+            } else if path != self.common.dir {
+                others += bytes_below(&path)?;
+            }
+        }
+        self.common.budget.found(others, aside);
+        Ok(())
     }
 
     /// The id of this process start, the name of its directory.
@@ -204,6 +245,8 @@ pub(crate) struct SegmentEnd {
     pub(crate) number: u64,
     /// Everything before this offset is durable and stays.
     pub(crate) end: u64,
+    /// What its file takes of the disk.
+    pub(crate) room: u64,
 }
 
 impl JournalSource {
@@ -234,6 +277,10 @@ impl JournalSource {
         self.workers.iter().all(|worker| worker.ended())
     }
 
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.common.clock
+    }
+
     /// Resolves when something was written since the last time.
     pub(crate) async fn readable(&self) {
         self.common.readable.notified().await;
@@ -248,12 +295,32 @@ impl JournalSource {
         self.workers.get(worker as usize).map(|worker| worker.segments()).unwrap_or_default()
     }
 
+    /// Has a worker write elsewhere from now on, if it is this segment that it writes.
+    pub(crate) fn leave(&self, worker: u32, number: u64) {
+        if let Some(worker) = self.workers.get(worker as usize) {
+            worker.leave(number);
+        }
+    }
+
     /// Says that a segment's file is gone.
     pub(crate) fn forget(&self, worker: u32, number: u64) {
         if let Some(worker) = self.workers.get(worker as usize) {
             worker.forget(number);
         }
     }
+}
+
+/// What a file, or everything below a directory, takes. What goes away meanwhile takes nothing.
+fn bytes_below(path: &Path) -> io::Result<u64> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let measured = || -> io::Result<u64> {
+        let found = std::fs::symlink_metadata(path)?;
+        if !found.is_dir() {
+            return Ok(found.len());
+        }
+        std::fs::read_dir(path)?.map(|file| bytes_below(&file?.path())).sum()
+    };
+    measured().or_else(|error| if gone(&error) { Ok(0) } else { Err(error) })
 }
 
 /// Makes the names in a directory survive a power loss.

@@ -1,7 +1,10 @@
 //! One file of the journal: its name, its header, the room in it.
 //!
-//! A segment is `w<worker>-<number>.tgj`: a header of [`HEADER`] bytes, then entries, then zeros up to the size it was given
-//! when it was made. Must not know what entries mean.
+//! A segment is `w<worker>-<number>.tgj`: a header, then entries, then zeros up to the size it was given when it was made. Numbers
+//! are without gaps. Must not know what entries mean.
+//!
+//! A header is, in little-endian integers: `"tgjrnl\r\n"`, `u32` version, `u32` worker, 16 bytes instance, 16 bytes node, `u64`
+//! number, `u32` carried, from version 2 on `u64` begun, `u32` CRC-32 of all that. Version 1 is still read; its numbers may have gaps.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,10 +15,15 @@ use rustix::fs::{FallocateFlags, fallocate};
 use uuid::Uuid;
 
 const MAGIC: &[u8; 8] = b"tgjrnl\r\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Bytes before the first entry.
-pub(crate) const HEADER: usize = 64;
+pub(crate) const HEADER: usize = 72;
+/// The same in version 1.
+const HEADER_V1: usize = 64;
+
+/// The number of a worker's first segment.
+pub(crate) const FIRST: u64 = 1;
 
 /// What the first bytes of a segment say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +35,9 @@ pub(crate) struct Header {
     /// How many of the entries that follow are intents copied from the segment before. A call that was open there and is
     /// not among them was given up: its outcome could not be written.
     pub(crate) carried: u32,
+    /// How many calls the worker had begun in the segments before: what can be read of them falls short of it by what is missing.
+    /// `None`: version 1 does not say.
+    pub(crate) begun: Option<u64>,
 }
 
 impl Header {
@@ -39,24 +50,33 @@ impl Header {
         out[32..48].copy_from_slice(self.node_id.as_bytes());
         out[48..56].copy_from_slice(&self.number.to_le_bytes());
         out[56..60].copy_from_slice(&self.carried.to_le_bytes());
-        let crc = crc32fast::hash(&out[..60]);
-        out[60..].copy_from_slice(&crc.to_le_bytes());
+        out[60..68].copy_from_slice(&self.begun.unwrap_or_default().to_le_bytes());
+        let crc = crc32fast::hash(&out[..68]);
+        out[68..].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
-    /// `None` when the bytes are not the header of a segment this program can read.
-    pub(crate) fn from_bytes(bytes: &[u8; HEADER]) -> Option<Self> {
-        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        if &bytes[..8] != MAGIC || u32_at(8) != VERSION || crc32fast::hash(&bytes[..60]) != u32_at(60) {
+    /// The header that `bytes` begin with, and its length. `None` when it is not that of a segment this program can read.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<(Self, usize)> {
+        let u32_at = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+        let u64_at = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+        let len = match u32_at(8)? {
+            1 => HEADER_V1,
+            VERSION => HEADER,
+            _ => return None,
+        };
+        if !bytes.starts_with(MAGIC) || crc32fast::hash(bytes.get(..len - 4)?) != u32_at(len - 4)? {
             return None;
         }
-        Some(Self {
-            worker: u32_at(12),
+        let header = Self {
+            worker: u32_at(12)?,
             instance: Uuid::from_slice(&bytes[16..32]).ok()?,
             node_id: Uuid::from_slice(&bytes[32..48]).ok()?,
-            number: u64::from(u32_at(48)) | u64::from(u32_at(52)) << 32,
-            carried: u32_at(56),
-        })
+            number: u64_at(48)?,
+            carried: u32_at(56)?,
+            begun: if len == HEADER { Some(u64_at(60)?) } else { None },
+        };
+        Some((header, len))
     }
 }
 
@@ -133,14 +153,35 @@ mod tests {
             worker: 3,
             number: 1 << 40 | 5,
             carried: 9,
+            begun: Some(1 << 33 | 6),
         };
         let bytes = header.to_bytes();
-        assert_eq!(Header::from_bytes(&bytes), Some(header));
+        assert_eq!(Header::from_bytes(&bytes), Some((header, HEADER)));
         for bit in 0..HEADER * 8 {
             let mut broken = bytes;
             broken[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::from_bytes(&broken), None, "bit {bit}");
         }
+        for len in 0..HEADER {
+            assert_eq!(Header::from_bytes(&bytes[..len]), None, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_header_of_version_1_is_read_without_what_it_does_not_say() {
+        let header = Header {
+            instance: Uuid::from_u128(7),
+            node_id: Uuid::from_u128(8),
+            worker: 3,
+            number: 5,
+            carried: 9,
+            begun: None,
+        };
+        let mut bytes = header.to_bytes();
+        bytes[8] = 1;
+        let crc = crc32fast::hash(&bytes[..60]);
+        bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Header::from_bytes(&bytes), Some((header, HEADER_V1)));
     }
 
     #[test]

@@ -58,7 +58,19 @@ impl Faults {
 pub(crate) const NODE: Uuid = Uuid::from_u128(0x4e6f_6465);
 
 pub(crate) fn journal(dir: &Path, durability: Durability, segment_bytes: u64, clock: &Clock) -> Journal {
-    let config = JournalConfig { dir: dir.to_owned(), durability, segment_bytes, full_addresses: false, node_id: NODE };
+    journal_within(u64::MAX, dir, durability, segment_bytes, clock)
+}
+
+/// As [`journal`], with a budget.
+pub(crate) fn journal_within(
+    budget: u64,
+    dir: &Path,
+    durability: Durability,
+    segment_bytes: u64,
+    clock: &Clock,
+) -> Journal {
+    let dir = dir.to_owned();
+    let config = JournalConfig { dir, durability, segment_bytes, budget, full_addresses: false, node_id: NODE };
     Journal::create(config, 2, clock.clone()).expect("a journal")
 }
 

@@ -12,10 +12,12 @@ use super::entry::{self, ENTRY_MAX, Kind, OUTCOME_MAX, Opened};
 use super::flush::{Chunk, Pending};
 use super::fold::{Folds, Place, RefusalKind};
 use super::group::{Group, JournalDown, Written};
-use super::segment::{HEADER, Header, Segment};
-use super::{Common, SegmentEnd};
-use crate::audit::record::{Ending, Intent, Outcome};
+use super::open_record::OpenRecord;
+use super::segment::{FIRST, HEADER, Header, Segment};
+use super::{Common, JournalFull, SegmentEnd};
+use crate::audit::record::{Intent, Outcome};
 use crate::clock::Timestamp;
+use crate::trust::TrustLevel;
 
 /// How long a failed attempt to make a segment is not repeated.
 const RETRY_NANOS: u64 = 250_000_000;
@@ -55,7 +57,11 @@ pub(super) struct Down {
 pub(super) struct State {
     /// `None` after a failed write: nothing may be appended to what may be half there.
     pub(super) current: Option<Current>,
-    next_number: u64,
+    pub(super) next_number: u64,
+    /// How many calls were begun: those that a later segment's header counts. What was given up is not among them.
+    pub(super) begun: u64,
+    /// As many of them can be read.
+    pub(super) published: u64,
     /// What will be written at the end of `current`.
     pub(super) buffer: Vec<u8>,
     /// What will be written before that, to segments already left.
@@ -65,7 +71,7 @@ pub(super) struct State {
     /// Those who wait for the turn being gathered.
     pub(super) group: Option<Arc<Group>>,
     /// The calls that are open, by slot.
-    calls: Vec<Option<Opened>>,
+    pub(super) calls: Vec<Option<Opened>>,
     free: Vec<u32>,
     pub(super) folds: Folds,
     /// Raised when a write fails: whatever was under way then has failed with it.
@@ -84,7 +90,9 @@ impl State {
     fn new() -> Self {
         Self {
             current: None,
-            next_number: 1,
+            next_number: FIRST,
+            begun: 0,
+            published: 0,
             buffer: Vec::new(),
             sealed: Vec::new(),
             spare: Vec::new(),
@@ -158,6 +166,14 @@ impl WorkerJournal {
         Ok(this)
     }
 
+    /// Whether there is room for calls of this level.
+    ///
+    /// # Errors
+    /// When what is left is kept for others: the call is to be refused.
+    pub fn admits(&self, level: TrustLevel) -> Result<(), JournalFull> {
+        self.common.budget.admits(level)
+    }
+
     /// Appends an intent, without waiting. `request_bytes` is what the row will say if the call never ends properly.
     ///
     /// # Errors
@@ -169,6 +185,7 @@ impl WorkerJournal {
         let outcomes = state.open_calls() + 1;
         self.append(&mut state, outcomes, |buffer| entry::write_intent(buffer, Kind::Intent, &opened))?;
         let slot = state.insert(opened);
+        state.begun += 1;
         let group = self.appended(state);
         Ok(OpenRecord { journal: Arc::clone(self), slot: Some(slot), request_id, group })
     }
@@ -177,8 +194,11 @@ impl WorkerJournal {
     /// then the one to answer with: it finds the row.
     ///
     /// # Errors
-    /// When the journal cannot take it: the call may only be answered with 503.
+    /// When the journal cannot take it, or has no room for refusals of this level: the call may only be answered with 503.
     pub fn refuse(self: &Arc<Self>, intent: Intent, outcome: Outcome) -> Result<Refused, JournalDown> {
+        if !self.common.budget.records(intent.trust_level) {
+            return Err(JournalDown);
+        }
         let opened = Opened::new(intent, outcome.request_bytes, self.common.config.full_addresses);
         let kind = RefusalKind {
             source: opened.address,
@@ -202,6 +222,7 @@ impl WorkerJournal {
                 }
             }
         }
+        state.begun += u64::from(outcome.calls);
         let group = self.appended(state);
         Ok(Refused { request_id, written: Written::of(group) })
     }
@@ -213,7 +234,7 @@ impl WorkerJournal {
         self.appended.notify_one();
     }
 
-    fn close(&self, slot: u32, request_id: Uuid, outcome: &Outcome) -> Written {
+    pub(super) fn close(&self, slot: u32, request_id: Uuid, outcome: &Outcome) -> Written {
         let mut state = self.lock();
         if state.remove(slot).is_none() || state.current.is_none() {
             // The next segment does not carry the call, which is how the drain learns that it was given up.
@@ -313,6 +334,7 @@ impl WorkerJournal {
             worker: self.worker,
             number: state.next_number,
             carried: u32::try_from(open).map_err(io::Error::other)?,
+            begun: Some(state.begun),
         };
         let mut head = std::mem::take(&mut state.spare);
         head.clear();
@@ -322,16 +344,27 @@ impl WorkerJournal {
         }
         let taken = (head.len() + (open + 1) * OUTCOME_MAX + ENTRY_MAX) as u64;
         let capacity = self.common.config.segment_bytes.max(taken * ROOM_FACTOR).max(HEADER as u64);
-        #[cfg(test)]
-        self.common.faults.on_create()?;
-        let segment = Segment::create(&self.common.dir, self.worker, header.number, capacity, self.common.disk())?;
-        let segment = Arc::new(segment);
+        let segment = Arc::new(self.make(header.number, capacity)?);
         state.next_number += 1;
         self.seal(state);
         state.buffer = head;
         state.unpublished.push(Arc::clone(&segment));
         state.current = Some(Current { segment, offset: 0 });
         Ok(())
+    }
+
+    /// Makes a segment of `capacity` bytes, within the budget.
+    fn make(&self, number: u64, capacity: u64) -> io::Result<Segment> {
+        let Common { budget, dir, .. } = &*self.common;
+        // Without its first one a worker could do nothing, and a gateway that starts where everything is full would stay so.
+        match number {
+            FIRST => budget.take_first(capacity),
+            _ => budget.take(capacity)?,
+        }
+        #[cfg(test)]
+        self.common.faults.on_create().inspect_err(|_| budget.give_back(capacity))?;
+        Segment::create(dir, self.worker, number, capacity, self.common.disk())
+            .inspect_err(|_| budget.give_back(capacity))
     }
 
     /// Puts the buffer among what is to be written.
@@ -346,6 +379,18 @@ impl WorkerJournal {
             let offset = current.offset;
             current.offset += bytes.len() as u64;
             sealed.push(Chunk { segment: Arc::clone(&current.segment), offset, bytes });
+        }
+    }
+
+    /// Leaves segment `number` for a fresh one: it is damaged. Its calls that are open are carried over, and the header of the
+    /// fresh one says how many there must have been.
+    pub(super) fn leave(&self, number: u64) {
+        let mut state = self.lock();
+        if state.current.as_ref().is_some_and(|current| current.segment.number == number)
+            && !state.stopped
+            && self.rotate(&mut state).is_ok()
+        {
+            drop(self.appended(state));
         }
     }
 
@@ -371,7 +416,10 @@ impl WorkerJournal {
     }
 
     pub(super) fn forget(&self, number: u64) {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner).retain(|segment| segment.number != number);
+        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in segments.extract_if(.., |segment| segment.number == number) {
+            self.common.budget.give_back(gone.room);
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -392,65 +440,4 @@ pub struct Refused {
     pub request_id: Uuid,
     /// When it is durable.
     pub written: Written,
-}
-
-/// The right to write the outcome of an open call, once. Dropped without it, the call is recorded as `interrupted`.
-#[derive(Debug)]
-#[must_use = "dropping it records the call as interrupted"]
-pub struct OpenRecord {
-    journal: Arc<WorkerJournal>,
-    /// `None` once closed.
-    slot: Option<u32>,
-    request_id: Uuid,
-    group: Arc<Group>,
-}
-
-impl OpenRecord {
-    /// When the intent is durable: nothing may be forwarded before.
-    pub fn intent_written(&self) -> Written {
-        Written::of(Arc::clone(&self.group))
-    }
-
-    /// The row's id.
-    #[must_use]
-    pub fn request_id(&self) -> Uuid {
-        self.request_id
-    }
-
-    /// Appends the outcome. If the result fails, the answer must be cut: the call will be found as `interrupted`.
-    pub fn close(mut self, outcome: Outcome) -> Written {
-        match self.slot.take() {
-            Some(slot) => self.journal.close(slot, self.request_id, &outcome),
-            None => Written::failed(),
-        }
-    }
-}
-
-impl Drop for OpenRecord {
-    fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        let (called_at, request_bytes) = match self.journal.lock().calls.get(slot as usize) {
-            Some(Some(opened)) => (opened.intent.called_at, opened.request_bytes),
-            _ => return,
-        };
-        let latency_us = self.journal.common.clock.wall().0.saturating_sub(called_at.0);
-        let outcome = Outcome {
-            ending: Ending::Interrupted,
-            reason: None,
-            status_code: 0,
-            upstream_status: None,
-            rpc_error_code: None,
-            task_state: None,
-            task_id: None,
-            context_id: None,
-            request_bytes,
-            response_bytes: 0,
-            stream_events: None,
-            ttfb_ms: None,
-            latency_ms: u32::try_from(latency_us / 1_000).unwrap_or(0),
-            calls: 1,
-        };
-        // Nobody is left to wait for it.
-        drop(self.journal.close(slot, self.request_id, &outcome));
-    }
 }

@@ -28,7 +28,7 @@ pub(super) struct Parties {
     /// connected, verified, unverified or blocked.
     #[arg(long)]
     level: Option<String>,
-    /// allowed or refused.
+    /// allowed or refused; gap for places where calls are missing.
     #[arg(long)]
     decision: Option<String>,
     /// Such as rate_limited.

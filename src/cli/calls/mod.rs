@@ -93,6 +93,9 @@ pub(super) async fn run(command: Calls, session: &Session) -> Result<(), Failure
 }
 
 fn result(row: &Value) -> String {
+    if row["decision"] == "gap" {
+        return format!("{} calls missing: {}", text(&row["calls"]), text(&row["reason"]));
+    }
     let word = row["reason"].as_str().or(row["outcome"].as_str()).unwrap_or_default();
     format!("{} {word}", text(&row["status_code"])).trim().to_owned()
 }

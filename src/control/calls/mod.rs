@@ -69,7 +69,7 @@ fn page(asked: &Asked) -> Result<CallPage, Problem> {
         ("caller" = Option<String>, Query, description = "Id or slug"),
         ("trust_level" = Option<String>, Query, description = "`blocked`, `unverified`, `verified` or `connected`"),
         ("outcome" = Option<String>, Query, description = "How it ended"),
-        ("decision" = Option<String>, Query, description = "Whether it was let through"),
+        ("decision" = Option<String>, Query, description = "Whether it was let through: `allowed` or `refused`; `gap`: where calls are missing"),
         ("operation" = Option<String>, Query, description = "The A2A operation"),
         ("reason" = Option<String>, Query, description = "Why it was refused, or ended as it did"),
         ("pair" = Option<String>, Query, description = "Two agents by id or slug, as in `planner:weather`: calls either way round"),

@@ -2,6 +2,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::a2a::{Binding, Operation};
+use crate::audit::gap::{Cause, Gap};
 use crate::audit::record::{AuthMethod, Decision};
 use crate::clock::Timestamp;
 use crate::store::calls::DrainBatch;
@@ -407,4 +408,23 @@ async fn rows_name_both_sides_also_when_they_are_gone() {
     assert_eq!((&seen["calls"][0]["caller"], &seen["calls"][0]["target"]), (&first, &second));
     let story = api.admin(Method::GET, &format!("/api/calls/{}", Uuid::from_u128(1)), None).await.body;
     assert_eq!((&story["explanation"]["target"], &story["call"]["target"]), (&second, &second));
+}
+
+#[tokio::test]
+async fn a_gap_is_told_as_one_to_operators_and_to_nobody_else() {
+    let api = Api::new().await;
+    let (_, key) = api.agent("one").await;
+    let gap = Gap { cause: Cause::SegmentDamaged, place: "w0-3.tgj from byte 7".to_owned(), calls: Some(12) };
+    let gap = CallRow { seq: 1, ..gap.row(Uuid::nil(), Timestamp(5)) };
+    let id = gap.id;
+    log(&api, vec![gap]).await;
+    let listed = api.admin(Method::GET, "/api/calls?decision=gap", None).await.body;
+    let words = ["decision", "outcome", "operation", "reason", "method"].map(|name| listed["calls"][0][name].clone());
+    assert_eq!(json!(words), json!(["gap", "gap", "Gap", "segment_damaged", "w0-3.tgj from byte 7"]));
+    let story = api.admin(Method::GET, &format!("/api/calls/{id}"), None).await.body;
+    let told = story["explanation"]["text"].as_str().expect("a text");
+    assert!(told.starts_with("No call, but a gap in the log: a file of the journal was not"), "{told}");
+    assert!(told.ends_with("12 calls are missing."), "{told}");
+    let seen = api.public(Method::GET, "/api/calls", Some(&key), None).await;
+    assert_eq!(numbers(&seen), [0_u128; 0], "{}", seen.text);
 }

@@ -386,7 +386,10 @@ async fn status_is_for_operators_and_says_what_to_act_on() {
     assert_eq!(seen.status, 200, "{}", seen.text);
     assert_eq!(seen.body["agents"]["by_state"], json!({"active": 1}));
     assert_eq!(seen.body["warnings"], json!([]), "{}", seen.text);
-    assert_eq!(seen.body["checks"], json!({"journal": "ok", "database": "ok", "drain": "ok", "directory": "ok"}));
+    assert_eq!(
+        seen.body["checks"],
+        json!({"journal": "ok", "journal_budget": "ok", "database": "ok", "drain": "ok", "directory": "ok"})
+    );
     assert!(seen.body["database_bytes"].as_i64().is_some_and(|bytes| bytes > 0), "{}", seen.text);
     api.is_ready.store(false, Ordering::SeqCst);
     let seen = api.admin(Method::GET, "/api/status", None).await;
@@ -394,6 +397,6 @@ async fn status_is_for_operators_and_says_what_to_act_on() {
     let ready = api.operator(Method::GET, "/readyz", None, None).await;
     assert_eq!(
         ready.body["checks"],
-        json!({"journal": "journal down", "database": "ok", "drain": "ok", "directory": "ok"})
+        json!({"journal": "journal down", "journal_budget": "ok", "database": "ok", "drain": "ok", "directory": "ok"})
     );
 }

@@ -48,9 +48,9 @@ pub(in crate::control) struct Call {
     binding: String,
     /// `A2A-Version` as sent.
     protocol_version: Option<String>,
-    /// The method as sent.
+    /// The method as sent; of a gap, where it is.
     method: Option<String>,
-    /// The A2A operation under its name of version 1.0.
+    /// The A2A operation under its name of version 1.0; `Gap`: no call, but a place where some are missing.
     operation: String,
     /// The JSON-RPC id.
     rpc_id: Option<String>,
@@ -60,9 +60,9 @@ pub(in crate::control) struct Call {
     context_id: Option<String>,
     /// The message.
     message_id: Option<String>,
-    /// Whether it was let through.
+    /// Whether it was let through: `allowed` or `refused`; `gap`: no call.
     decision: String,
-    /// Why not, or why it ended as it did.
+    /// Why not, or why it ended as it did; of a gap, its cause.
     reason: Option<String>,
     /// The rule that decided.
     policy_rule: Option<String>,
@@ -74,7 +74,7 @@ pub(in crate::control) struct Call {
     limit_left: Option<i64>,
     /// What it cost.
     units: i64,
-    /// How it ended.
+    /// How it ended; `gap`: no call.
     outcome: String,
     /// The agent's status.
     upstream_status: Option<i64>,
@@ -90,7 +90,8 @@ pub(in crate::control) struct Call {
     stream_events: Option<i64>,
     /// Until the first byte of the answer.
     ttfb_ms: Option<i64>,
-    /// How many calls this row stands for: more than one only for refusals under a flood.
+    /// How many calls this row stands for: more than one only for refusals under a flood. Of a gap: how many are known to be
+    /// missing, 0 where that is not known.
     calls: i64,
     /// The W3C trace.
     trace_id: Option<String>,

@@ -133,7 +133,9 @@ fn gauges(
     let (drain, world, clock) = (path.drain.handle(), Arc::clone(&path.world), clock.clone());
     let (counts, lost, sharing) = (Arc::clone(counts), Arc::clone(lost), path.sharing.clone());
     let ledger = ledger.told();
+    let journal = Arc::clone(&path.journal);
     Arc::new(move || Gauges {
+        journal: journal.room(),
         ledger: ledger(),
         shared_limits: sharing.as_deref().map(SharedLimits::of),
         drain: drain.lag(&clock),

@@ -92,6 +92,7 @@ async fn background(
         world: Arc::clone(&path.world),
         registry: Arc::clone(&plane.registry),
         limits: Arc::clone(&path.limits),
+        journal: Arc::clone(&path.journal),
         certificates: listeners.public_tls.iter().chain(&listeners.admin_tls).map(Arc::clone).collect(),
     };
     let node = NodeRow {

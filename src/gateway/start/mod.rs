@@ -37,7 +37,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let policy = Arc::new(ArcSwap::new(super::reload::policy(&config).map_err(StartError::Other)?));
 
     let conditions = Conditions::new(clock.clone());
-    let mut state = State::open(&config).await?;
+    let mut state = State::open(&config, &clock).await?;
     let path = CallPath::build(&config, &clock, &listeners, &policy, &state).await?;
     let witnesses = witnesses::places(&config.audit.witnesses, &post::poster(&path.upstream_tls));
     let (tree, url) = (path.drain.tree(), &path.public_url);

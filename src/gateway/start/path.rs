@@ -79,7 +79,7 @@ impl CallPath {
             ),
             pseudonym: format!("trust-gateway-{}", &state.node_id.as_simple().to_string()[..12]),
         });
-        let journal = Journal::create(journal_config(config, state), count, clock.clone());
+        let journal = Journal::create(journal_config(config, state, count), count, clock.clone());
         let journal = Arc::new(journal.map_err(|error| StartError::File(state.journal_dir.clone(), error))?);
         let upstream_tls = upstream_tls(config)?;
         let workers: Vec<Arc<Worker>> = (0..count)
@@ -127,17 +127,25 @@ async fn seeds(state: &State, clock: &Clock) -> Result<Vec<Seed>, StartError> {
     Ok(seeds.collect())
 }
 
-fn journal_config(config: &Config, state: &State) -> JournalConfig {
+fn journal_config(config: &Config, state: &State, workers: usize) -> JournalConfig {
     JournalConfig {
         dir: state.journal_dir.clone(),
         durability: match config.audit.durability {
             config::Durability::Process => Durability::Process,
             config::Durability::Disk => Durability::Disk,
         },
-        segment_bytes: config.audit.segment.bytes(),
+        segment_bytes: segment_bytes(config, workers),
+        budget: config.audit.journal_budget.bytes(),
         full_addresses: config.audit.addresses == Addresses::Full,
         node_id: state.node_id,
     }
+}
+
+/// The size of a segment: where that of the configuration, once for each worker, would be much of the budget, a smaller one, or
+/// the files that are being written would be taken for a lack of room.
+fn segment_bytes(config: &Config, workers: usize) -> u64 {
+    let share = config.audit.journal_budget.bytes() / (8 * workers.max(1) as u64);
+    config.audit.segment.bytes().min(share)
 }
 
 fn upstream_tls(config: &Config) -> Result<UpstreamTls, StartError> {

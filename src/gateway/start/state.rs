@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{StartError, other};
 use crate::audit::drain::{Drain, Recovered};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::gateway::database::Database;
 use crate::gateway::node;
@@ -33,7 +34,7 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be opened, is another's, or does not fit together.
-    pub(super) async fn open(config: &Config) -> Result<Self, StartError> {
+    pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Self, StartError> {
         let database = Database::of(config)?;
         let store = database.open().await?;
         let keys = config.keys_dir();
@@ -49,7 +50,7 @@ impl State {
         let node_id = node::identity(&config.data_dir, &store, &database).await?;
         let journal_dir = config.journal_dir();
         let listener = node::take(&store, node_id, &config.data_dir, &journal_dir, &database).await?;
-        let recovered = Drain::recover(&store, node_id, &journal_dir).await.map_err(other)?;
+        let recovered = Drain::recover(&store, node_id, &journal_dir, clock).await.map_err(other)?;
         if recovered.journals > 0 || recovered.left_alone > 0 {
             let Recovered { journals, rows, left_alone } = recovered;
             info!(journals, rows, left_alone, "the journals of earlier runs are in the database now");

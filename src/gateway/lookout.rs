@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::world::World;
-use crate::audit::journal::{Journal, JournalHealth};
+use crate::audit::journal::{Journal, JournalHealth, JournalRoom, Pressure};
 use crate::conditions::{Condition, Conditions};
 use crate::control::Freshness;
 use crate::store::Store;
@@ -35,6 +35,7 @@ impl Lookout {
         loop {
             turn.tick().await;
             self.conditions.set(Condition::JournalDown, journal(self.journal.health()));
+            self.conditions.set(Condition::JournalBudgetLow, room(&self.journal.room()));
             self.conditions.set(Condition::DirectoryStale, directory(&self.world.freshness()));
             self.conditions.set(Condition::Unwitnessed, (self.complaint)());
             let found = match tokio::time::timeout(PATIENCE, self.store.ping()).await {
@@ -55,6 +56,10 @@ fn journal(health: JournalHealth) -> Option<String> {
         JournalHealth::Healthy => None,
         JournalHealth::Down { why, .. } => Some(format!("calls cannot be recorded and are refused: {why}")),
     }
+}
+
+fn room(room: &JournalRoom) -> Option<String> {
+    (room.pressure != Pressure::None).then(|| room.to_string())
 }
 
 fn directory(freshness: &Freshness) -> Option<String> {

@@ -10,8 +10,8 @@ use super::sql::{Built, Row, query};
 use super::{Store, StoreError, columns};
 use crate::clock::Timestamp;
 
-static SELECT: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {} FROM proxy_calls WHERE true", COLUMNS.join(", ")));
+pub(super) static SELECT: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {}, erased_at FROM proxy_calls WHERE true", COLUMNS.join(", ")));
 
 /// How far the time in a request id and the arrival of its call may lie apart before a lookup by id reads the whole table.
 const ID_SLACK_US: i64 = 60_000_000;
@@ -211,7 +211,7 @@ fn conditions(query: &mut Built, filter: &CallFilter) {
     }
 }
 
-/// Reads a row selected with [`COLUMNS`].
+/// Reads a row selected with [`SELECT`].
 pub(super) fn call_row(row: &Row) -> Result<CallRow, StoreError> {
     Ok(CallRow {
         id: columns::id(row, "id")?,
@@ -255,6 +255,7 @@ pub(super) fn call_row(row: &Row) -> Result<CallRow, StoreError> {
         limit_left: row.get_number("limit_left")?,
         called_at: columns::time(row, "called_at")?,
         leaf_hash: columns::array(row, "leaf_hash")?,
+        erased_at: columns::optional_time(row, "erased_at")?,
     })
 }
 

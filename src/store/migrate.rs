@@ -22,6 +22,7 @@ const SQLITE: Files = migrations! { "sqlite":
     4 "0004" "limits";
     5 "0005" "nodes";
     6 "0006" "ledger";
+    9 "0009" "retention";
 };
 
 const POSTGRES: Files = migrations! { "postgres":
@@ -31,6 +32,7 @@ const POSTGRES: Files = migrations! { "postgres":
     4 "0004" "limits";
     5 "0005" "nodes";
     6 "0006" "ledger";
+    9 "0009" "retention";
 };
 
 /// The oldest PostgreSQL, as `server_version_num` has it.

@@ -1,12 +1,15 @@
 //! The call log's writing side: what the drain commits, and what a restart reads back.
 
 mod charges;
+mod permit;
 mod postgres;
 mod sqlite;
 
 use std::collections::HashSet;
 
 use uuid::Uuid;
+
+pub(super) use permit::ledger_turn;
 
 use super::ledger::{Growth, grow};
 use super::rows::CallRow;

@@ -165,11 +165,24 @@ pub struct Audit {
     pub addresses: Addresses,
     /// The size of one file of the journal.
     pub segment: Size,
+    /// How long rows are kept; without it, for ever.
+    pub keep: Option<Duration>,
+    /// How long addresses in them are kept; without it, as long as the rows.
+    pub keep_addresses: Option<Duration>,
+    /// How long what came from outside with refused calls is kept; without it, as long as the rows.
+    pub keep_refused: Option<Duration>,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { durability: Durability::Process, addresses: Addresses::Truncated, segment: Size(16 << 20) }
+        Self {
+            durability: Durability::Process,
+            addresses: Addresses::Truncated,
+            segment: Size(16 << 20),
+            keep: None,
+            keep_addresses: None,
+            keep_refused: None,
+        }
     }
 }
 

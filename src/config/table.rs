@@ -85,6 +85,9 @@ pub(super) const SETTINGS: &[Setting] = settings! {
     Restart audit.durability,
     Restart audit.addresses,
     Restart audit.segment,
+    Restart audit.keep,
+    Restart audit.keep_addresses,
+    Restart audit.keep_refused,
 
     Reload  agents.registration,
     Reload  agents.max_pending,

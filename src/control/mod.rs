@@ -26,6 +26,7 @@ mod openapi;
 mod operators;
 mod problem;
 mod readings;
+mod retention;
 mod shared_limits;
 mod skill;
 mod status;
@@ -58,6 +59,7 @@ use crate::store::Store;
 pub use metrics::{Freshness, Gauges};
 use problem::Problem;
 pub use readings::Readings;
+pub use retention::RetentionHandle;
 pub use shared_limits::SharedLimits;
 
 /// The largest request body.
@@ -92,6 +94,8 @@ pub struct Control {
     pub about: About,
     /// What operators read of the log lately.
     pub readings: Readings,
+    /// What is erased in the log, and what is removed.
+    pub retention: RetentionHandle,
     /// Whether calls are recorded, which they must be to be served; the text says why not.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -187,6 +191,10 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
             .routes(routes!(operators::remove))
             .routes(routes!(operators::rotate))
             .routes(routes!(events::list))
+            .routes(routes!(retention::erasing, retention::erase))
+            .routes(routes!(retention::holds, retention::place))
+            .routes(routes!(retention::release))
+            .routes(routes!(retention::show))
             .routes(routes!(status::show))
             .routes(routes!(metrics::show))
             .routes(routes!(import::openagora)),

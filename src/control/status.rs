@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::nodes::{self, Node};
 use super::problem::Problem;
+use super::retention::Retention;
 use super::who::Asked;
 use super::{Control, Door, Entry, Freshness};
 use crate::clock::Timestamp;
@@ -169,6 +170,8 @@ struct Status {
     policy_digest: String,
     /// Changed cards that wait for an admin.
     cards_held: i64,
+    /// What is removed from the log, and what is not.
+    retention: Retention,
     /// What an operator should do something about.
     warnings: Vec<String>,
 }
@@ -228,6 +231,9 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
     let (now, about) = (control.registry.clock().wall(), &control.about);
     let nodes = nodes::present(control.store.nodes().await?, about.node_id, now);
     warnings.extend(nodes::warnings(&nodes, (control.gauges)().shared_limits.is_some()));
+    let (kept, how) = (control.store.kept().await?, &control.retention);
+    let retention = Retention::of(&how.settings, &how.view.now(), &kept, now);
+    warnings.extend(retention.warnings());
     let [verified, unverified, sources] = control.limits.keys();
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -254,6 +260,7 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
         database_bytes: tally.bytes,
         policy_digest: control.limits.policy().digest.to_string(),
         cards_held: tally.cards_held,
+        retention,
         warnings,
     };
     Ok(Json(status).into_response())

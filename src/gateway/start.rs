@@ -19,6 +19,7 @@ use super::world::World;
 use super::{Gateway, StartError, entry, fetch, node};
 use crate::audit::drain::{Drain, Recovered};
 use crate::audit::journal::{Durability, Journal, JournalConfig, JournalHealth};
+use crate::audit::ledger::retention::{Eraser, Retention, RetentionSettings};
 use crate::clock::Clock;
 use crate::config::{self, Addresses, Config, PublicUrl};
 use crate::control::{self, Control, Gauges, SharedLimits};
@@ -168,6 +169,12 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         concurrency: config.health.concurrency,
     };
     let health = Arc::new(Health::new(Arc::clone(&registry), fetch, health, calls(&directory)));
+    let retention_settings = RetentionSettings {
+        keep: config.audit.keep,
+        addresses: config.audit.keep_addresses,
+        refused: config.audit.keep_refused,
+    };
+    let retention = Retention::new(store.clone(), clock.clone(), retention_settings);
     let counts = Arc::new(server::Counts::default());
     let lost_lines: Arc<OnceLock<LostLines>> = Arc::default();
     let gauges = {
@@ -201,6 +208,11 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         gauges: Arc::new(gauges),
         about: control::About { node_id, started_at: clock.wall(), public: addresses.0, admin: addresses.1 },
         readings: Default::default(),
+        retention: control::RetentionHandle {
+            settings: retention_settings,
+            view: retention.view(),
+            eraser: Eraser::new(store.clone(), clock.clone()),
+        },
         ready: Arc::new(move || match for_ready.health() {
             JournalHealth::Healthy => Ok(()),
             JournalHealth::Down { since, why } => Err(format!("calls cannot be recorded since {since}: {why}")),
@@ -236,6 +248,7 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let peers = Peers { world: Arc::clone(&world), store: store.clone(), node, listener };
     let mut tasks =
         vec![tokio::spawn(async move { health.run().await }), tokio::spawn(upkeep.run()), tokio::spawn(peers.run())];
+    tasks.push(tokio::spawn(retention.run()));
     tasks.extend(sharing.as_ref().map(|node| {
         let keeper = Keeper::new(Arc::clone(node), Arc::clone(&limits));
         tokio::spawn(keeper.run())

@@ -12,6 +12,7 @@ mod me;
 mod metrics;
 mod openapi;
 mod operators;
+mod retention;
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
@@ -109,6 +110,11 @@ impl Api {
                 admin: (Ipv4Addr::LOCALHOST, 2).into(),
             },
             readings: Default::default(),
+            retention: RetentionHandle {
+                settings: crate::audit::ledger::retention::RetentionSettings::default(),
+                view: crate::audit::ledger::retention::RetentionView::default(),
+                eraser: crate::audit::ledger::retention::Eraser::new(bench.store.clone(), bench.clock.clone()),
+            },
             ready: Arc::new(move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("journal down".to_owned()) }),
         });
         let [admin, auditor] = <[String; 2]>::try_from(tokens).expect("two");

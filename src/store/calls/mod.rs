@@ -1,9 +1,12 @@
 //! The call log's writing side: what the drain commits, and what a restart reads back.
 
 mod charges;
+pub mod erase;
 mod permit;
 mod postgres;
+pub mod remove;
 mod sqlite;
+mod turn;
 
 use std::collections::HashSet;
 

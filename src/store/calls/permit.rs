@@ -69,6 +69,7 @@ mod tests {
     use super::*;
     use crate::audit::ledger::testing::{NODE, record};
     use crate::store::calls::COLUMNS;
+    use crate::store::sql::{Built, Dialect};
     use crate::store::testing::{TestStore, on_each_database};
 
     on_each_database!(
@@ -100,6 +101,10 @@ mod tests {
     /// The same in the words of either database.
     fn spelled(test: &TestStore, sql: &str) -> String {
         if test.store.is_shared() { sql.replace("X'00'", "'\\x00'::bytea") } else { sql.to_owned() }
+    }
+
+    fn moved(columns: &str) -> String {
+        format!("rowid, {}", columns.replace("seq", "seq + 100"))
     }
 
     fn with_permit(test: &TestStore, permit: &str, sql: &str) -> String {
@@ -149,11 +154,15 @@ mod tests {
                 .await;
             } else {
                 for insert in ["INSERT OR REPLACE INTO", "REPLACE INTO"] {
-                    refused(test, &format!("{insert} proxy_calls ({columns}) SELECT {columns} FROM proxy_calls")).await;
-                    // Another call in the place of one.
-                    let moved = columns.replace("seq", "seq + 100");
-                    let sql = format!("{insert} proxy_calls (rowid, {columns}) SELECT rowid, {moved} FROM proxy_calls");
-                    refused(test, &sql).await;
+                    // Over itself, and another call in the place of one.
+                    for (into, from) in
+                        [(columns.clone(), columns.clone()), (format!("rowid, {columns}"), moved(&columns))]
+                    {
+                        let sql = format!("{insert} proxy_calls ({into}) SELECT {from} FROM proxy_calls");
+                        let sql = Built::new(Dialect::Sqlite, &sql).build();
+                        let error = sql.execute(&test.store.writer).await.expect_err("a row is there").to_string();
+                        assert!(error.contains(REFUSED), "{error}");
+                    }
                 }
                 refused(test, "UPDATE OR REPLACE proxy_calls SET seq = 2 WHERE seq = 1").await;
             }

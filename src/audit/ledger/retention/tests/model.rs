@@ -27,7 +27,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => prop::collection::vec((0..6_i64, 0..4_u8), 1..30).prop_map(Step::Record),
         3 => Just(Step::Sign),
-        1 => (prop::option::of(0..4_u8), 0..40_i64, 1..20_i64)
+        2 => (prop::option::of(0..4_u8), 0..40_i64, 1..20_i64)
             .prop_map(|(agent, since, length)| Step::Hold { agent, since, length }),
         1 => Just(Step::Release),
         1 => (0..4_u8).prop_map(Step::Erase),
@@ -107,7 +107,7 @@ fn property(cases: u32, open: impl AsyncFn() -> TestStore) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
-    let steps = prop::collection::vec(step(), 1..14);
+    let steps = prop::collection::vec(step(), 1..24);
     let played = runner.run(&steps, |steps| {
         runtime.block_on(async {
             let test = open().await;
@@ -121,10 +121,10 @@ fn property(cases: u32, open: impl AsyncFn() -> TestStore) {
 
 #[test]
 fn whatever_happens_what_is_left_is_proved_and_nothing_is_gone_that_must_stay() {
-    property(40, TestStore::sqlite);
+    property(30, TestStore::sqlite);
 }
 
 #[test]
 fn the_same_holds_on_postgresql() {
-    property(12, TestStore::postgres);
+    property(24, TestStore::postgres);
 }

@@ -97,6 +97,24 @@ fn ranges(config: &Config, faults: &mut Vec<(&'static str, String)>) {
                 .push((name, format!("\"{value}\" is out of range; write a duration from \"{least}\" to \"{most}\"")));
         }
     }
+    // Somewhat more than a century; nothing younger than a day, on which rows of it may still be written.
+    let (day, most) = (Duration::from_secs(86_400), Duration::from_secs(40_000 * 86_400));
+    let audit = &config.audit;
+    for (name, value) in [
+        ("audit.keep", audit.keep),
+        ("audit.keep_addresses", audit.keep_addresses),
+        ("audit.keep_refused", audit.keep_refused),
+    ] {
+        if let Some(value) = value.filter(|value| *value < day || *value > most) {
+            let [value, least, most] = [value, day, most].map(|d| DurationText(d).to_string());
+            faults.push((
+                name,
+                format!(
+                    "\"{value}\" is out of range; write \"{least}\" to \"{most}\", or leave it out to keep everything"
+                ),
+            ));
+        }
+    }
     if health.timeout > health.interval && health.interval >= Duration::from_secs(1) {
         let interval = DurationText(health.interval);
         faults

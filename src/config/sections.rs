@@ -172,6 +172,12 @@ pub struct Audit {
     pub witnesses: Vec<Witness>,
     /// What the journals may take of the disk.
     pub journal_budget: Size,
+    /// How long rows are kept; without it, for ever.
+    pub keep: Option<Duration>,
+    /// How long addresses in them are kept; without it, as long as the rows.
+    pub keep_addresses: Option<Duration>,
+    /// How long what came from outside with refused calls is kept; without it, as long as the rows.
+    pub keep_refused: Option<Duration>,
 }
 
 impl Default for Audit {
@@ -183,6 +189,9 @@ impl Default for Audit {
             outlets: Vec::new(),
             witnesses: Vec::new(),
             journal_budget: Size(4 << 30),
+            keep: None,
+            keep_addresses: None,
+            keep_refused: None,
         }
     }
 }

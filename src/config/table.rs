@@ -87,6 +87,9 @@ pub(super) const SETTINGS: &[Setting] = settings! {
     Restart audit.addresses,
     Restart audit.segment,
     Restart audit.journal_budget,
+    Restart audit.keep,
+    Restart audit.keep_addresses,
+    Restart audit.keep_refused,
     Restart audit.outlets,
     Restart audit.witnesses,
 

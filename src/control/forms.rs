@@ -146,6 +146,39 @@ pub(super) struct OperatorForm {
     expires_at: Option<String>,
 }
 
+/// Whose addresses are erased, and why.
+#[derive(ToSchema)]
+pub(super) struct ErasureForm {
+    /// The caller: id or slug; one that was deleted by its id.
+    caller: String,
+    /// Why; kept in the history.
+    reason: String,
+}
+
+/// What is to be held, and why.
+#[derive(ToSchema)]
+pub(super) struct HoldForm {
+    /// The calls it made or received: id or slug; one that was deleted by its id.
+    agent: Option<String>,
+    /// In place of an agent: everybody's calls.
+    all: Option<bool>,
+    /// Calls that arrived then or later; left out: from the first on.
+    #[schema(format = DateTime)]
+    since: Option<String>,
+    /// Calls that arrived before; left out: all that will come, too.
+    #[schema(format = DateTime)]
+    until: Option<String>,
+    /// Why; kept in the history.
+    reason: String,
+}
+
+/// Why a hold is released. May be left out.
+#[derive(ToSchema)]
+pub(super) struct ReleaseForm {
+    /// Kept in the history.
+    reason: Option<String>,
+}
+
 /// How a key is replaced. All of it may be left out.
 #[derive(ToSchema)]
 pub(super) struct RotationForm {

@@ -24,9 +24,11 @@ use super::telling::Telling;
 use super::who::Asked;
 use crate::audit::drain::Lag;
 use crate::audit::journal::JournalRoom;
+use crate::clock::Timestamp;
 use crate::directory::Directory;
 use crate::meter::{self, BOUNDS_MS, Class, Durations, Totals};
 use crate::store::Tally;
+use crate::store::calls::remove::Kept;
 use crate::trust::TrustLevel;
 use crate::vitals::BreakerState;
 
@@ -90,6 +92,8 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
         directory: control.directory.load_full(),
         // Without the database there is less to tell, and more that has to be.
         tally: tokio::time::timeout(DATABASE_PATIENCE, control.store.tally()).await.ok().and_then(Result::ok),
+        kept: tokio::time::timeout(DATABASE_PATIENCE, control.store.kept()).await.ok().and_then(Result::ok),
+        now,
         open_calls: open.len(),
         open_streams: open.iter().filter(|call| call.operation.streams()).count(),
         limiter_keys: control.limits.keys(),
@@ -138,6 +142,8 @@ struct Page {
     totals: Totals,
     directory: Arc<Directory>,
     tally: Option<Tally>,
+    kept: Option<Kept>,
+    now: Timestamp,
     open_calls: usize,
     open_streams: usize,
     limiter_keys: [usize; 3],
@@ -294,6 +300,13 @@ impl Page {
             )?;
             families.gauge("cards_held", "Changed cards that wait for an admin", None, tally.cards_held)?;
             families.gauge("database_size", "The database", Some(&Unit::Bytes), tally.bytes)?;
+        }
+        if let Some(kept) = &self.kept {
+            let rows = i64::try_from(kept.rows).unwrap_or(i64::MAX);
+            families.gauge("log_rows", "Rows of the call log, of all nodes", None, rows)?;
+            families.counter("log_rows_removed", "Rows that were removed by age", kept.dropped)?;
+            let age = kept.oldest.map_or(0, |oldest| self.now.0.saturating_sub(oldest.0).max(0) / 1_000_000);
+            families.gauge("log_oldest", "How old the first call in the log is", Some(&Unit::Seconds), age)?;
         }
         let breakers = || self.directory.agents().filter(|agent| agent.endpoint.is_some());
         let states = breakers().filter_map(|agent| {

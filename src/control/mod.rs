@@ -27,6 +27,7 @@ mod openapi;
 mod operators;
 mod problem;
 mod readings;
+mod retention;
 mod shared_limits;
 mod skill;
 mod status;
@@ -66,6 +67,7 @@ pub use ledger::LedgerTold;
 pub use metrics::{Freshness, Gauges};
 use problem::Problem;
 pub use readings::Readings;
+pub use retention::RetentionHandle;
 pub use shared_limits::SharedLimits;
 
 /// The largest request body.
@@ -115,6 +117,8 @@ pub struct Control {
     pub outlets: Vec<Arc<Outlet>>,
     /// Who is sent events.
     pub webhooks: Arc<Webhooks>,
+    /// What is erased in the log, and what is removed.
+    pub retention: RetentionHandle,
     /// Whether calls are recorded, which they must be to be served; the text says why not.
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -213,6 +217,10 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
             .routes(routes!(operators::remove))
             .routes(routes!(operators::rotate))
             .routes(routes!(events::list))
+            .routes(routes!(retention::erasing, retention::erase))
+            .routes(routes!(retention::holds, retention::place))
+            .routes(routes!(retention::release))
+            .routes(routes!(retention::show))
             .routes(routes!(status::show))
             .routes(routes!(metrics::show))
             .routes(routes!(ledger::newest))

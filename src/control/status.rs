@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::ledger::{self, Ledger};
 use super::nodes::{self, Node};
 use super::problem::Problem;
+use super::retention::Retention;
 use super::telling::{self, Telling};
 use super::who::Asked;
 use super::{Control, Door, Entry, Freshness};
@@ -197,6 +198,8 @@ struct Status {
     outlets: Vec<telling::Outlet>,
     /// Who is sent events.
     webhooks: Vec<telling::Webhook>,
+    /// What is removed from the log, and what is not.
+    retention: Retention,
     /// What an operator should do something about.
     warnings: Vec<String>,
 }
@@ -266,6 +269,9 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
     warnings.extend(told.complaint(now));
     let telling = Telling::of(control).await;
     warnings.extend(telling.warnings(now));
+    let (kept, how) = (control.store.kept().await?, &control.retention);
+    let retention = Retention::of(&how.settings, &how.view.now(), &kept, now);
+    warnings.extend(retention.warnings());
     let [verified, unverified, sources] = control.limits.keys();
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -296,6 +302,7 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
         conditions: telling::conditions(control),
         outlets: telling.outlets(),
         webhooks: telling.webhooks(),
+        retention,
         warnings,
     };
     Ok(Json(status).into_response())

@@ -201,7 +201,7 @@ impl Outlet {
     /// Sends the next batch of a node; whether it was a full one.
     async fn send(&self, node: Uuid) -> Result<bool, Failure> {
         let position = self.store.outlet_position(&self.name, node).await.map_err(unread)?;
-        let rows = self.store.rows_after(node, position, self.batch).await.map_err(unread)?;
+        let rows = self.store.rows_after(node, position.cast_unsigned(), self.batch).await.map_err(unread)?;
         let (Some(first), Some(last)) = (rows.first().map(|row| row.seq), rows.last().map(|row| row.seq)) else {
             return Ok(false);
         };

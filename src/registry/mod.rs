@@ -18,6 +18,7 @@ pub mod names;
 pub mod network;
 pub mod operators;
 mod probe;
+pub mod retention;
 mod secret;
 mod terms;
 pub mod token;

@@ -192,7 +192,7 @@ fn snapshot(row: &OperatorRow) -> serde_json::Value {
     json!({"name": row.name, "role": row.role.as_str(), "hint": row.hint, "expires_at": row.expires_at})
 }
 
-fn require_admin(who: &Actor) -> Result<(), RegistryError> {
+pub(super) fn require_admin(who: &Actor) -> Result<(), RegistryError> {
     if who.is_admin() { Ok(()) } else { Err(RegistryError::Forbidden("only an admin can change operators".to_owned())) }
 }
 

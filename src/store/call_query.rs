@@ -12,7 +12,7 @@ use super::{Store, StoreError, columns};
 use crate::clock::Timestamp;
 
 pub(super) static SELECT: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {} FROM proxy_calls WHERE true", COLUMNS.join(", ")));
+    LazyLock::new(|| format!("SELECT {}, erased_at FROM proxy_calls WHERE true", COLUMNS.join(", ")));
 
 /// How far the time in a request id and the arrival of its call may lie apart before a lookup by id reads the whole table.
 const ID_SLACK_US: i64 = 60_000_000;
@@ -418,6 +418,7 @@ pub(super) fn call_row(row: &Row) -> Result<CallRow, StoreError> {
         limit_left: row.get_number("limit_left")?,
         called_at: columns::time(row, "called_at")?,
         leaf_hash: columns::array(row, "leaf_hash")?,
+        erased_at: columns::optional_time(row, "erased_at")?,
     })
 }
 

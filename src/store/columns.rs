@@ -27,6 +27,11 @@ pub(super) fn number(row: &Row, column: &str) -> Result<i64, StoreError> {
     there(column, row.get_number(column)?)
 }
 
+pub(super) fn unsigned(row: &Row, column: &str) -> Result<u64, StoreError> {
+    let number = number(row, column)?;
+    u64::try_from(number).map_err(|_| corrupt(column, &number.to_string()))
+}
+
 pub(super) fn id(row: &Row, column: &str) -> Result<Uuid, StoreError> {
     there(column, row.get_id(column)?)
 }

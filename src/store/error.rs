@@ -14,6 +14,8 @@ pub enum StoreError {
     NotFound,
     /// A stored value cannot be read: the database was changed by hand or by another version.
     Corrupt(String),
+    /// Rows are not what they were when they were looked at; says which.
+    Changed(String),
     /// The database's schema is newer than this program.
     NewerSchema {
         /// The newest migration found in the database.
@@ -51,6 +53,7 @@ impl fmt::Display for StoreError {
             Self::Full => f.write_str("no more of these are taken now"),
             Self::NotFound => f.write_str("no such row"),
             Self::Corrupt(what) => write!(f, "the database holds a value this version cannot read: {what}"),
+            Self::Changed(what) => f.write_str(what),
             Self::NewerSchema { found, known } => write!(
                 f,
                 "the database is at migration {found}, this program knows up to {known}: run the newer version, or restore a backup"

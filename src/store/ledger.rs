@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use super::sql::{Built, Row, Tx, query};
+use super::columns::unsigned;
+use super::sql::{Built, On, Row, Tx, query};
 use super::{Store, StoreError, columns};
 use crate::audit::ledger::tree::{Frontier, Hash, Subtree};
 use crate::clock::Timestamp;
@@ -121,11 +122,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn ledger_dropped(&self, node: Uuid) -> Result<Frontier, StoreError> {
-        let dropped = query("SELECT size, frontier FROM ledger_dropped WHERE node_id = $1").bind(node);
-        match dropped.fetch_optional(&self.reader).await? {
-            Some(row) => frontier(&row),
-            None => Ok(Frontier::default()),
-        }
+        dropped(&self.reader, node).await
     }
 
     /// Lets a tree grow by rows that are there already.
@@ -371,6 +368,46 @@ pub(super) async fn grow(tx: &mut Tx, node: Uuid, growth: &Growth) -> Result<(),
     Ok(())
 }
 
+/// The beginning of a node's tree whose rows are gone.
+pub(super) async fn dropped<'a>(on: impl Into<On<'a>>, node: Uuid) -> Result<Frontier, StoreError> {
+    let dropped = query("SELECT size, frontier FROM ledger_dropped WHERE node_id = $1").bind(node);
+    match dropped.fetch_optional(on).await? {
+        Some(row) => frontier(&row),
+        None => Ok(Frontier::default()),
+    }
+}
+
+/// Lets `frontier` stand for the rows before it, which go in the same transaction, and with them what was kept of the tree and
+/// said of it in between.
+pub(super) async fn drop_up_to(tx: &mut Tx, node: Uuid, frontier: &Frontier, now: Timestamp) -> Result<(), StoreError> {
+    let size = frontier.size();
+    query(
+        "INSERT INTO ledger_dropped (node_id, size, frontier, dropped_at) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (node_id) DO UPDATE SET size = excluded.size, frontier = excluded.frontier, dropped_at = excluded.dropped_at",
+    )
+    .bind(node)
+    .bind(size.cast_signed())
+    .bind(frontier.roots().concat())
+    .bind(now)
+    .execute(&mut *tx)
+    .await?;
+    // Those that begin before its end are not asked for any more.
+    for level in (KEPT_LEVELS..u64::BITS).step_by(KEPT_LEVELS as usize).take_while(|level| size >> level > 0) {
+        query("DELETE FROM ledger_subtrees WHERE node_id = $1 AND level = $2 AND position < $3")
+            .bind(node)
+            .bind(level)
+            .bind(size.div_ceil(1 << level).cast_signed())
+            .execute(&mut *tx)
+            .await?;
+    }
+    query("DELETE FROM ledger_checkpoints WHERE node_id = $1 AND size < $2 AND NOT announces")
+        .bind(node)
+        .bind(size.cast_signed())
+        .execute(&mut *tx)
+        .await
+        .map(drop)
+}
+
 fn frontier(row: &Row) -> Result<Frontier, StoreError> {
     let (size, bytes) = (unsigned(row, "size")?, columns::bytes(row, "frontier")?);
     let (roots, rest) = bytes.as_chunks::<32>();
@@ -387,9 +424,4 @@ fn checkpoint_row(row: &Row) -> Result<CheckpointRow, StoreError> {
         announces: columns::flag(row, "announces")?,
         note: columns::text(row, "note")?,
     })
-}
-
-fn unsigned(row: &Row, column: &'static str) -> Result<u64, StoreError> {
-    let number = columns::number(row, column)?;
-    u64::try_from(number).map_err(|_| super::sql::corrupt(column, &number.to_string()))
 }

@@ -24,6 +24,7 @@ const SQLITE: Files = migrations! { "sqlite":
     6 "0006" "ledger";
     7 "0007" "rollups";
     8 "0008" "outlets";
+    9 "0009" "retention";
 };
 
 const POSTGRES: Files = migrations! { "postgres":
@@ -35,6 +36,7 @@ const POSTGRES: Files = migrations! { "postgres":
     6 "0006" "ledger";
     7 "0007" "rollups";
     8 "0008" "outlets";
+    9 "0009" "retention";
 };
 
 /// The oldest PostgreSQL, as `server_version_num` has it.

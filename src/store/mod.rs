@@ -16,6 +16,7 @@ mod directory;
 mod error;
 mod events;
 mod health;
+pub mod holds;
 mod import;
 mod keys;
 pub mod ledger;

@@ -132,8 +132,14 @@ impl Store {
                 })
             })
             .connect_with(
-                // Has to be decided before the first table is made.
-                options.clone().create_if_missing(true).auto_vacuum(SqliteAutoVacuum::Incremental),
+                // `auto_vacuum` has to be decided before the first table is made.
+                // What is erased or removed is overwritten; what would be replaced is as good as deleted for triggers.
+                options
+                    .clone()
+                    .create_if_missing(true)
+                    .auto_vacuum(SqliteAutoVacuum::Incremental)
+                    .pragma("secure_delete", "ON")
+                    .pragma("recursive_triggers", "ON"),
             )
             .await?;
         migrate::sqlite(&writer).await?;

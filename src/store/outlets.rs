@@ -4,9 +4,7 @@
 
 use uuid::Uuid;
 
-use super::call_query::{SELECT, call_row};
-use super::rows::CallRow;
-use super::sql::{Built, query};
+use super::sql::query;
 use super::{Store, StoreError, columns};
 use crate::clock::Timestamp;
 
@@ -21,17 +19,6 @@ impl Store {
         }
         let rows = query("SELECT id FROM nodes ORDER BY id").fetch_all(&self.follower).await?;
         rows.iter().map(|row| columns::id(row, "id")).collect()
-    }
-
-    /// The rows of a node after `seq`, in order and at most `limit`.
-    ///
-    /// # Errors
-    /// When the database cannot be read, or holds what this version cannot read.
-    pub async fn rows_after(&self, node: Uuid, seq: i64, limit: u32) -> Result<Vec<CallRow>, StoreError> {
-        let mut query = Built::new(self.follower.dialect(), &SELECT);
-        query.push(" AND node_id = ").push_bind(node).push(" AND seq > ").push_bind(seq);
-        query.push(" ORDER BY seq LIMIT ").push_bind(limit);
-        query.build().fetch_all(&self.follower).await?.iter().map(call_row).collect()
     }
 
     /// The `seq` of a node's newest row; 0 before its first.

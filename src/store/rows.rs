@@ -418,6 +418,8 @@ pub struct CallRow {
     pub called_at: Timestamp,
     /// RFC 6962 leaf hash of the canonical record.
     pub leaf_hash: [u8; 32],
+    /// When what came from outside was erased, after which only `leaf_hash` speaks for it.
+    pub erased_at: Option<Timestamp>,
 }
 
 /// Text for an address that may be stored: /24 and /48 unless `full`.

@@ -410,6 +410,7 @@ impl Draft {
             limit_left: None,
             called_at: Timestamp::default(),
             leaf_hash: [0; 32],
+            erased_at: None,
         };
         Self { row, charge: None }
     }

@@ -9,12 +9,14 @@
 //! | `read` | roots and proofs out of what is stored |
 //! | `seal` | signing checkpoints as the tree grows |
 //! | `publish` | bringing them to places outside |
+//! | `retention` | what is erased in rows, and what rows go |
 
 pub mod grow;
 pub mod note;
 pub mod proof;
 pub mod publish;
 pub mod read;
+pub mod retention;
 pub mod seal;
 pub mod tree;
 

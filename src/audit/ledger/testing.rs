@@ -3,12 +3,13 @@
 use uuid::Uuid;
 
 use super::grow::tree_of;
+use super::note::{Checkpoint, Signer};
 use crate::audit::canonical;
 use crate::audit::journal::entry::Draft;
 use crate::clock::Timestamp;
 use crate::store::Store;
 use crate::store::calls::DrainBatch;
-use crate::store::ledger::Growth;
+use crate::store::ledger::{CheckpointRow, Growth, LedgerKeyRow};
 use crate::store::rows::CallRow;
 
 pub(crate) const NODE: Uuid = Uuid::from_u128(5);
@@ -39,11 +40,16 @@ pub(crate) fn row(node: Uuid, n: u64) -> CallRow {
     }
 }
 
-/// Adds rows `from` to before `to` to the log of `node`, in one commit, as the drain does.
+/// Adds rows with these numbers to the log of `node`, in one commit, as the drain does.
 pub(crate) async fn record(store: &Store, node: Uuid, numbers: std::ops::Range<u64>) {
+    record_rows(store, node, numbers.map(|n| row(node, n))).await;
+}
+
+/// Adds these rows.
+pub(crate) async fn record_rows(store: &Store, node: Uuid, rows: impl Iterator<Item = CallRow>) {
     let mut growth = Growth::of(tree_of(store, node).await.expect("the tree"));
-    let rows = numbers.map(|n| {
-        let mut row = row(node, n);
+    let rows = rows.map(|mut row| {
+        row.node_id = node;
         row.leaf_hash = canonical::leaf_hash(&row);
         growth.push(row.leaf_hash);
         row.seq = growth.frontier.size().cast_signed();
@@ -51,4 +57,22 @@ pub(crate) async fn record(store: &Store, node: Uuid, numbers: std::ops::Range<u
     });
     let rows = rows.collect();
     store.commit_drained(&DrainBatch { node, rows, growth, ..DrainBatch::default() }).await.expect("committed");
+}
+
+/// Signs for all there is of `node`, as the sealer does.
+pub(crate) async fn sign(store: &Store, node: Uuid) {
+    let signer = Signer::new(ORIGIN, &[1; 32]).expect("a key");
+    let tree = tree_of(store, node).await.expect("the tree");
+    let key = LedgerKeyRow { number: 1, key: signer.key().to_string(), size: 0, added_at: Timestamp(0) };
+    store.keep_ledger_key(node, &key).await.expect("kept");
+    let said = Checkpoint { origin: ORIGIN.to_owned(), size: tree.size(), root: tree.root(), next_key: None };
+    let checkpoint = CheckpointRow {
+        node_id: node,
+        size: tree.size(),
+        root: tree.root(),
+        signed_at: Timestamp(0),
+        announces: false,
+        note: said.signed(&[&signer]),
+    };
+    store.keep_checkpoint(&checkpoint).await.expect("kept");
 }

@@ -52,6 +52,7 @@ pub(super) fn row(n: u128, caller: Uuid, target: Uuid) -> CallRow {
         limit_left: None,
         called_at: Timestamp(i64::try_from(n).expect("small")),
         leaf_hash: [1; 32],
+        erased_at: None,
     }
 }
 

@@ -15,6 +15,7 @@ mod me;
 mod metrics;
 mod openapi;
 mod operators;
+mod retention;
 mod telling;
 
 use std::net::Ipv4Addr;
@@ -124,6 +125,11 @@ impl Api {
             conditions: conditions.clone(),
             outlets: Vec::new(),
             webhooks,
+            retention: RetentionHandle {
+                settings: crate::audit::ledger::retention::RetentionSettings::default(),
+                view: crate::audit::ledger::retention::RetentionView::default(),
+                eraser: crate::audit::ledger::retention::Eraser::new(bench.store.clone(), bench.clock.clone()),
+            },
             ready: Arc::new(move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("journal down".to_owned()) }),
         });
         let [admin, auditor] = <[String; 2]>::try_from(tokens).expect("two");

@@ -10,6 +10,7 @@ use super::path::CallPath;
 use super::state::State;
 use super::{StartError, other};
 use crate::audit::journal::JournalHealth;
+use crate::audit::ledger::retention::{Eraser, Retention};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -49,6 +50,7 @@ impl ControlPlane {
         state: &State,
         path: &CallPath,
         ledger: &Ledger,
+        retention: &Retention,
         outlets: &Outlets,
     ) -> Result<Self, StartError> {
         let registry_settings = registry::Settings {
@@ -92,6 +94,11 @@ impl ControlPlane {
                 admin: listeners.admin_address,
             },
             readings: Default::default(),
+            retention: control::RetentionHandle {
+                settings: super::retention_settings(config),
+                view: retention.view(),
+                eraser: Eraser::new(state.store.clone(), clock.clone()),
+            },
             conditions: outlets.conditions.clone(),
             outlets: outlets.rows.clone(),
             webhooks: Arc::clone(&outlets.webhooks),

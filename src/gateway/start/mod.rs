@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::ledger::Ledger;
 use super::reload::Reloadable;
 use super::{Gateway, StartError, post, witnesses};
+use crate::audit::ledger::retention::{Retention, RetentionSettings};
 use crate::clock::Clock;
 use crate::conditions::Conditions;
 use crate::config::Config;
@@ -42,12 +43,14 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let witnesses = witnesses::places(&config.audit.witnesses, &post::poster(&path.upstream_tls));
     let (tree, url) = (path.drain.tree(), &path.public_url);
     let ledger = Ledger::start(&config, &clock, &state.store, state.node_id, url, witnesses, tree)?;
+    let retention = Retention::new(state.store.clone(), clock.clone(), retention_settings(&config));
     let outlets = Outlets::build(&config, &clock, &conditions, &state, &path);
-    let plane = ControlPlane::build(&config, &clock, &listeners, &state, &path, &ledger, &outlets).await?;
+    let plane = ControlPlane::build(&config, &clock, &listeners, &state, &path, &ledger, &retention, &outlets).await?;
     let admin_url = listeners.admin_url();
     let (public_tls, admin_tls) = (listeners.public_tls.clone(), listeners.admin_tls.clone());
     let addresses = (listeners.public_address, listeners.admin_address);
-    let doors = Doors::open(&config, &clock, listeners, &mut state, &path, &outlets, &plane).await?;
+    let mut doors = Doors::open(&config, &clock, listeners, &mut state, &path, &outlets, &plane).await?;
+    doors.tasks.push(tokio::spawn(retention.run()));
     info!(
         public = %path.public_url.as_str(), operators = %admin_url, workers = path.workers.len(), node = %state.node_id,
         "serving"
@@ -89,6 +92,11 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
         operators: doors.operators,
         tasks: doors.tasks,
     })
+}
+
+fn retention_settings(config: &Config) -> RetentionSettings {
+    let audit = &config.audit;
+    RetentionSettings { keep: audit.keep, addresses: audit.keep_addresses, refused: audit.keep_refused }
 }
 
 /// An error that is in words already.

@@ -1,15 +1,21 @@
 //! The call log's writing side: what the drain commits, and what a restart reads back; and the sums that are kept beside it.
 
 mod charges;
+pub mod erase;
 pub mod histogram;
+mod permit;
 mod postgres;
+pub mod remove;
 mod rollups;
 mod sqlite;
 pub mod stats;
+mod turn;
 
 use std::collections::HashSet;
 
 use uuid::Uuid;
+
+pub(super) use permit::ledger_turn;
 
 use super::ledger::{Growth, grow};
 use super::rows::CallRow;

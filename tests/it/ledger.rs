@@ -126,7 +126,7 @@ async fn a_log_whose_end_was_taken_away_is_not_signed_for_and_calls_go_on() {
     let gateway = gateway
         .restart_after(Clock::system(), |data| {
             // Whoever has the database takes the last row away, and everything in it that knows of the row.
-            let take = "DELETE FROM proxy_calls WHERE seq = 3; \
+            let take = "INSERT INTO ledger_permits VALUES ('drop'); DELETE FROM proxy_calls WHERE seq = 3; \
                 DELETE FROM ledger_heads; DELETE FROM ledger_checkpoints;";
             let done = std::process::Command::new("python3")
                 .args(["-c", "import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.argv[2])"])

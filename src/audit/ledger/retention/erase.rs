@@ -47,7 +47,7 @@ impl Retention {
 async fn erase_span(store: &Store, clock: &Clock, span: Span, what: Erasure) -> Result<Erased, StoreError> {
     let mut all = Erased::default();
     for rows in store.erasable(span, what).await?.chunks(BATCH) {
-        all.add(paced(store.erase(span.node, rows, what, clock.wall())).await?);
+        all.add(paced(Box::pin(store.erase(span.node, rows, what, clock.wall()))).await?);
     }
     Ok(all)
 }

@@ -93,7 +93,7 @@ impl Retention {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         for _ in 0..TRIES.0 {
-            if self.store.drop_day(day, prefixes, holds, now).await? {
+            if Box::pin(self.store.drop_day(day, prefixes, holds, now)).await? {
                 let rows: u64 = prefixes.iter().map(|prefix| prefix.tree.size() - prefix.before).sum();
                 tracing::info!(day, rows, "rows were removed by age");
                 self.view.change(|state| state.removed += rows);
@@ -107,7 +107,7 @@ impl Retention {
     async fn remove(&self, prefix: &Prefix) -> Result<(), StoreError> {
         let mut rows = 0;
         loop {
-            match paced(self.store.remove_next(prefix, BATCH, now(self))).await? {
+            match paced(Box::pin(self.store.remove_next(prefix, BATCH, now(self)))).await? {
                 0 => break,
                 removed => rows += removed,
             }

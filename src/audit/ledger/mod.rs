@@ -9,6 +9,7 @@
 //! | `read` | roots and proofs out of what is stored |
 //! | `seal` | signing checkpoints as the tree grows |
 //! | `publish` | bringing them to places outside |
+//! | `verify` | checking all of it: rows against what was signed |
 
 pub mod grow;
 pub mod note;
@@ -17,6 +18,7 @@ pub mod publish;
 pub mod read;
 pub mod seal;
 pub mod tree;
+pub mod verify;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -2,6 +2,7 @@
 
 mod charges;
 mod postgres;
+mod scan;
 mod sqlite;
 
 use std::collections::HashSet;
@@ -14,6 +15,8 @@ use super::sql::{Pool, Row, Tx, among, query};
 use super::{Store, StoreError, columns};
 use crate::audit::record::Charge;
 use crate::clock::Timestamp;
+
+pub use scan::ScannedRow;
 
 /// The columns of `proxy_calls` in the order they are bound and read.
 pub(super) const COLUMNS: &[&str] = &[

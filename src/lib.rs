@@ -23,6 +23,7 @@
 //! | [`gateway`] | all of it put together, started and stopped |
 //! | [`cli`] | the commands |
 //! | [`vitals`] | how an agent is doing as its calls show it; the circuit breaker |
+//! | [`conditions`] | what is wrong with the gateway for as long as it lasts |
 //! | [`config`] | every setting, its default, its check |
 //! | [`clock`] | time as a parameter, so that tests can set it |
 //! | [`telemetry`] | logs |
@@ -36,6 +37,7 @@ pub mod a2a;
 pub mod audit;
 pub mod cli;
 pub mod clock;
+pub mod conditions;
 pub mod config;
 pub mod control;
 pub mod directory;

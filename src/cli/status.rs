@@ -34,6 +34,7 @@ pub(super) async fn show(session: &Session) -> Result<(), Failure> {
             ("agents", or_none(agents_told)),
             ("connections", or_none(counted(&connections["by_status"])) + &blocked),
             ("open calls", if streams > 0 { format!("{open}, {streams} of them streams") } else { open.to_string() }),
+            ("audit log", ledger(&told["ledger"])),
             ("nodes", list(told, "nodes").len().to_string()),
             ("callers use", text(&told["public_url"])),
             ("listeners", listeners.join(", ")),
@@ -54,6 +55,17 @@ pub(super) async fn show(session: &Session) -> Result<(), Failure> {
         session.print(&format!("Next: trust-gateway {command}\n"))?;
     }
     Ok(())
+}
+
+/// `1 200 rows, 1 180 of them signed for; unwitnessed: ...`
+fn ledger(told: &Value) -> String {
+    let (rows, sealed) = (text(&told["rows"]), text(&told["sealed_rows"]));
+    let witnessed = match (text(&told["state"]).as_str(), told["unwitnessed_rows"].as_u64()) {
+        ("witnessed", Some(0)) => "all of them witnessed".to_owned(),
+        ("witnessed", n) => format!("{} not yet witnessed", n.unwrap_or(0)),
+        _ => "unwitnessed: no checkpoint has ever left this machine".to_owned(),
+    };
+    format!("{rows} rows, {sealed} of them signed for; {witnessed}")
 }
 
 /// `2 active, 1 pending`

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Config;
+use super::outlets;
 use super::sections::Tls;
 use super::units::{DurationText, Size};
 
@@ -26,6 +27,7 @@ pub(super) fn faults(config: &Config) -> Vec<(&'static str, String)> {
         let advice = "write 1 to 64 letters, digits, -, _, . or :, such as \"trust-gateway\"; nodes share limits that write the same";
         faults.push(("limits.namespace", advice.to_owned()));
     }
+    faults.extend(outlets::faults(&config.audit, &config.webhooks));
     if config.data_dir.as_os_str().is_empty() {
         faults.push(("data_dir", "the path is empty; write one such as \"data\"".to_owned()));
     }
@@ -177,6 +179,11 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             );
         }
     }
+    for (setting, name) in outlets::in_the_clear(&config.audit, &config.webhooks) {
+        warnings.push(format!(
+            "{setting}: {name} passes over the network in the clear; write https:// where it speaks TLS"
+        ));
+    }
     if config.upstream.pool_idle >= Duration::from_secs(5) {
         warnings.push(
             "upstream.pool_idle is not below the 5 s after which common agent servers close: calls may fail on connections \
@@ -187,6 +194,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
-fn is_this_machine(host: &str) -> bool {
+pub(super) fn is_this_machine(host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }

@@ -24,6 +24,9 @@ macro_rules! words {
         pub enum $name { $($(#[$doc])* $variant,)+ }
 
         impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
             /// The word in the configuration.
             #[must_use]
             pub fn as_str(self) -> &'static str {
@@ -48,6 +51,7 @@ macro_rules! words {
         }
     };
 }
+pub(super) use words;
 
 words! {
     /// When an answer may leave: how safe its record has to be by then.

@@ -8,6 +8,7 @@
 mod check;
 mod errors;
 mod kinds;
+mod outlets;
 mod read;
 mod sections;
 mod server_url;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 pub use errors::{ConfigError, ConfigErrors, Place};
 pub use kinds::{Addresses, Durability, LogFormat, LogLevel, PublicUrl, Registration, Roots, StoreUrl, TlsVersion};
+pub use outlets::{Address, BATCH_MAX, Destination, Outlet, OutletRows, Webhook, WebhookEvent, Witness};
 pub use read::{Fingerprint, LoadSource, fingerprint};
 pub use sections::{
     Admin, Agents, Audit, Breaker, Directory, Health, Limits, Log, Policy, Server, Store, Tls, Upstream,
@@ -35,6 +37,8 @@ pub use units::{DurationText, Size};
 pub struct Config {
     /// The directory below which everything is kept that the gateway writes.
     pub data_dir: PathBuf,
+    /// Who is sent events.
+    pub webhooks: Vec<Webhook>,
     /// The public listener.
     pub server: Server,
     /// The operators' listener.
@@ -65,6 +69,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("data"),
+            webhooks: Vec::new(),
             server: Server::default(),
             admin: Admin::default(),
             store: Store::default(),

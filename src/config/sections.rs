@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::kinds::{Addresses, Durability, LogFormat, LogLevel, PublicUrl, Registration, Roots, StoreUrl, TlsVersion};
+use super::outlets::{Outlet, Witness};
 use super::shared_url::SharedUrl;
 use super::units::Size;
 
@@ -165,11 +166,21 @@ pub struct Audit {
     pub addresses: Addresses,
     /// The size of one file of the journal.
     pub segment: Size,
+    /// Where rows of the log are sent.
+    pub outlets: Vec<Outlet>,
+    /// Where checkpoints of the log are sent.
+    pub witnesses: Vec<Witness>,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { durability: Durability::Process, addresses: Addresses::Truncated, segment: Size(16 << 20) }
+        Self {
+            durability: Durability::Process,
+            addresses: Addresses::Truncated,
+            segment: Size(16 << 20),
+            outlets: Vec::new(),
+            witnesses: Vec::new(),
+        }
     }
 }
 

@@ -49,6 +49,7 @@ macro_rules! settings {
 /// All of them, in the order of the example file.
 pub(super) const SETTINGS: &[Setting] = settings! {
     Restart data_dir,
+    Restart webhooks,
 
     Restart server.listen,
     Restart server.public_url,
@@ -85,6 +86,8 @@ pub(super) const SETTINGS: &[Setting] = settings! {
     Restart audit.durability,
     Restart audit.addresses,
     Restart audit.segment,
+    Restart audit.outlets,
+    Restart audit.witnesses,
 
     Reload  agents.registration,
     Reload  agents.max_pending,

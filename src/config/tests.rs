@@ -352,3 +352,67 @@ proptest! {
         prop_assert_eq!(load(&text), Ok(config));
     }
 }
+
+const LISTS: &str = "\
+[[audit.outlets]]
+name = \"disk\"
+file = \"/var/log/calls.jsonl\"
+[[audit.outlets]]
+name = \"siem\"
+url = \"https://siem.example.org/calls\"
+token_file = \"token\"
+batch = 7
+rows = \"refused\"
+[[webhooks]]
+name = \"pager\"
+url = \"https://pager.example.org/hook\"
+secret_file = \"secret\"
+";
+
+#[test]
+fn outlets_and_webhooks_are_tables_of_their_own_and_read_back_as_they_are_printed() {
+    let config = load(LISTS).expect("a good file");
+    assert_eq!(config.audit.outlets.len(), 2);
+    assert_eq!(config.webhooks[0].events, WebhookEvent::ALL);
+    let printed =
+        config.non_default().iter().fold(String::new(), |text, (name, value)| format!("{text}{name} = {value}\n"));
+    assert_eq!(load(&printed), Ok(config.clone()), "{printed}");
+    let outlets = table::find("audit.outlets").and_then(|setting| (setting.written)(&config)).expect("written");
+    let by_environment = load_with("", &[("TRUST_GATEWAY__AUDIT__OUTLETS", &outlets)]).expect("the same");
+    assert_eq!(by_environment.audit.outlets, config.audit.outlets);
+}
+
+#[test]
+fn what_is_wrong_with_an_outlet_or_a_webhook_is_told_with_its_line() {
+    for (from, to, line, part) in [
+        ("name = \"disk\"", "name = \"my disk\"", 1, "name: write 1 to 64 letters"),
+        ("name = \"disk\"", "", 1, "an outlet needs name; write name = \"siem\""),
+        ("name = \"siem\"", "name = \"disk\"", 1, "two are named \"disk\""),
+        ("file = ", "fiel = ", 3, "there is no \"fiel\" in an outlet; it has name, file, url, token_file, batch, rows"),
+        ("token_file = ", "file = ", 4, "an outlet has one destination; write file = "),
+        ("file = \"/var/log/calls.jsonl\"", "", 1, "an outlet has one destination"),
+        ("name = \"disk\"", "name = \"disk\"\ntoken_file = \"t\"", 1, "token_file: a file takes rows without a token"),
+        ("batch = 7", "batch = 501", 4, "batch: 501 is out of range; write a number from 1 to 500"),
+        ("batch = 7", "batch = \"7\"", 8, "batch: expected a whole number"),
+        ("\"refused\"", "\"none\"", 9, "rows: \"none\" is not one of the choices; write \"all\" or"),
+        ("https://siem", "ftp://siem", 6, "url: it is posted by http or https, not \"ftp\""),
+        ("https://pager", "https://me:secret@pager", 12, "url: a name or password in the URL would be shown"),
+        ("secret_file = \"secret\"", "", 10, "a webhook needs secret_file"),
+        ("secret_file = \"secret\"", "secret_file = \"s\"\nevents = [\"agent.gone\"]", 14, "\"agent.gone\" is not one"),
+    ] {
+        let found = errors(load(&LISTS.replacen(from, to, 1)));
+        assert_eq!(found.len(), 1, "{to}: {found:?}");
+        assert_eq!(found[0].0, line, "{to}: {found:?}");
+        assert!(found[0].2.contains(part), "{to}: {found:?}");
+    }
+    assert!(load("webhooks = [1]").is_err() && load("webhooks = \"x\"").is_err());
+}
+
+#[test]
+fn what_is_sent_in_the_clear_is_warned_of() {
+    let config = load(&LISTS.replace("https", "http")).expect("allowed");
+    assert_eq!(config.warnings().iter().filter(|warning| warning.contains("in the clear")).count(), 2);
+    let here =
+        LISTS.replace("https", "http").replace("siem.example.org", "[::1]").replace("pager.example.org", "localhost");
+    assert_eq!(load(&here).expect("allowed").warnings(), Vec::<String>::new());
+}

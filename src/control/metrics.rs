@@ -16,6 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::ledger::LedgerTold;
 use super::problem::Problem;
 use super::shared_limits::SharedLimits;
 use super::status::DATABASE_PATIENCE;
@@ -47,6 +48,8 @@ pub struct Freshness {
 /// What only the parts of a running gateway know of themselves.
 #[derive(Clone, Debug, Default)]
 pub struct Gauges {
+    /// How the ledger is.
+    pub ledger: LedgerTold,
     /// How limits are shared with other nodes; `None` where they are not.
     pub shared_limits: Option<SharedLimits>,
     /// How far behind the drain is.
@@ -313,6 +316,7 @@ impl Page {
         let behind = drain.behind.as_secs_f64();
         families.gauge("drain_behind", "How long rows could not be written", Some(&Unit::Seconds), behind)?;
         families.counter("drain_failures", "How often rows could not be written", drain.failures)?;
+        self.gauges.ledger.families(families)?;
         let behind = i64::from(directory.behind);
         families.gauge("directory_behind", "1 while changes are not in force", None, behind)?;
         let unconfirmed = directory.unconfirmed.as_secs_f64();

@@ -18,6 +18,7 @@ mod health;
 mod history;
 mod import;
 mod keys;
+mod ledger;
 mod me;
 mod metrics;
 mod nodes;
@@ -55,6 +56,7 @@ use crate::meter::Meter;
 use crate::registry::Registry;
 use crate::registry::health::Health;
 use crate::store::Store;
+pub use ledger::LedgerTold;
 pub use metrics::{Freshness, Gauges};
 use problem::Problem;
 pub use readings::Readings;
@@ -65,6 +67,9 @@ const BODY_MAX: usize = 1024 * 1024;
 
 /// Waits until all calls that are over are in the log.
 pub type Flush = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Lets a new key sign checkpoints; the key in its public form, or what stands in the way.
+pub type NewLedgerKey = Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
 
 /// What the API works on.
 pub struct Control {
@@ -88,6 +93,8 @@ pub struct Control {
     pub meters: Vec<Arc<Meter>>,
     /// What the parts of the running gateway know of themselves.
     pub gauges: Arc<dyn Fn() -> Gauges + Send + Sync>,
+    /// Makes a new key for the checkpoints of the log.
+    pub new_ledger_key: NewLedgerKey,
     /// What this process is.
     pub about: About,
     /// What operators read of the log lately.
@@ -189,6 +196,9 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
             .routes(routes!(events::list))
             .routes(routes!(status::show))
             .routes(routes!(metrics::show))
+            .routes(routes!(ledger::newest))
+            .routes(routes!(ledger::list))
+            .routes(routes!(ledger::rotate_key))
             .routes(routes!(import::openagora)),
     };
     router.split_for_parts()

@@ -11,6 +11,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::ledger::{self, Ledger};
 use super::nodes::{self, Node};
 use super::problem::Problem;
 use super::who::Asked;
@@ -169,6 +170,8 @@ struct Status {
     policy_digest: String,
     /// Changed cards that wait for an admin.
     cards_held: i64,
+    /// How the audit log of this node is signed for.
+    ledger: Ledger,
     /// What an operator should do something about.
     warnings: Vec<String>,
 }
@@ -228,6 +231,8 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
     let (now, about) = (control.registry.clock().wall(), &control.about);
     let nodes = nodes::present(control.store.nodes().await?, about.node_id, now);
     warnings.extend(nodes::warnings(&nodes, (control.gauges)().shared_limits.is_some()));
+    let told = (control.gauges)().ledger;
+    warnings.extend(told.complaint(now));
     let [verified, unverified, sources] = control.limits.keys();
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -254,6 +259,7 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
         database_bytes: tally.bytes,
         policy_digest: control.limits.policy().digest.to_string(),
         cards_held: tally.cards_held,
+        ledger: ledger::view(&told),
         warnings,
     };
     Ok(Json(status).into_response())

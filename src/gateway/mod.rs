@@ -8,6 +8,7 @@ mod database;
 mod entry;
 mod error;
 mod fetch;
+mod ledger;
 mod lock;
 mod node;
 mod peers;
@@ -58,6 +59,7 @@ pub struct Gateway {
     store: Store,
     journal: Arc<Journal>,
     drain: Drain,
+    ledger: ledger::Ledger,
     serving: lock::Serving,
     server: Server,
     reloadable: Arc<Reloadable>,
@@ -228,6 +230,7 @@ impl Gateway {
         if tokio::time::timeout(Duration::from_secs(10), self.drain.finish()).await.is_err() {
             warn!("the database did not take the last rows in time; the next start writes them");
         }
+        self.ledger.finish().await;
         self.store.close().await;
     }
 }

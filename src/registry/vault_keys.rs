@@ -23,7 +23,7 @@ pub struct NewKey {
 }
 
 /// The key files at `first` and beside it with their ids, in order.
-pub(super) fn files(first: &Path) -> Result<Vec<(u8, PathBuf)>, VaultError> {
+pub(crate) fn files(first: &Path) -> Result<Vec<(u8, PathBuf)>, VaultError> {
     let failed = |error| VaultError::File { path: first.to_owned(), error };
     let mut files = Vec::new();
     for id in 1..=u8::MAX {
@@ -36,7 +36,7 @@ pub(super) fn files(first: &Path) -> Result<Vec<(u8, PathBuf)>, VaultError> {
 }
 
 /// Where the key with this id is: `secrets.key`, `secrets-2.key`, ...
-fn file_of(first: &Path, id: u8) -> PathBuf {
+pub(crate) fn file_of(first: &Path, id: u8) -> PathBuf {
     if id == 1 {
         return first.to_owned();
     }

@@ -103,7 +103,21 @@ async fn rounds(durability: &str, store: &str, rounds: u64) {
     assert!(missing.is_empty(), "{} of {} answered calls have no row: {missing:?}", missing.len(), answered.len());
     let missing: Vec<_> = seen.difference(&rows).collect();
     assert!(missing.is_empty(), "{} of {} calls at the agent have no row: {missing:?}", missing.len(), seen.len());
+    sealed(&gateway, ids.len()).await;
     gateway.kill().await;
+}
+
+/// The tree has every row, and what was signed before each kill was the beginning of it.
+async fn sealed(gateway: &Process, rows: usize) {
+    for _ in 0..500 {
+        let ledger = gateway.operated("GET", "/api/status", &json!(null)).await["ledger"].clone();
+        assert_eq!(ledger["rows"], rows, "{ledger}");
+        if ledger["sealed_rows"] == rows {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not signed for: {}", gateway.operated("GET", "/api/status", &json!(null)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

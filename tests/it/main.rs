@@ -17,6 +17,7 @@ mod database_away;
 mod hostile;
 mod http2;
 mod journal_down;
+mod ledger;
 mod lifecycle;
 mod limits;
 mod logs;

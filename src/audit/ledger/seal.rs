@@ -104,8 +104,6 @@ pub struct Sealed {
 pub struct SealState {
     /// What signatures are checked with.
     pub key: Option<VerifierKey>,
-    /// Rows in the tree.
-    pub rows: u64,
     /// What was signed last.
     pub sealed: Sealed,
     /// Why nothing is signed.
@@ -228,10 +226,7 @@ impl Sealer {
                     Ok(()) => self.view.change(|state| state.trouble = None),
                     Err(error) => {
                         tracing::error!(%error, "a checkpoint cannot be signed; it will be tried again");
-                        self.view.change(|state| {
-                            state.trouble = Some(error.to_string());
-                            state.rows = tree.size();
-                        });
+                        self.view.change(|state| state.trouble = Some(error.to_string()));
                         if !more {
                             return;
                         }
@@ -273,7 +268,7 @@ impl Sealer {
         let mut signing = Signing { number: keys.len().max(1) as u64, signer, size };
         self.view.change(|state| {
             state.key = Some(signing.signer.key().clone());
-            (state.rows, state.sealed.size, state.trouble) = (tree.size(), size, None);
+            (state.sealed.size, state.trouble) = (size, None);
         });
         self.sealed.send_replace(size);
         if let Some(next) = next {
@@ -361,7 +356,6 @@ impl Sealer {
         signing.size = tree.size();
         self.view.change(|state| {
             state.key = Some(signing.signer.key().clone());
-            state.rows = tree.size();
             state.sealed = Sealed { size: tree.size(), at: Some(now) };
         });
         self.sealed.send_replace(tree.size());

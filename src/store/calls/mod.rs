@@ -212,7 +212,8 @@ impl Store {
     /// and [`Store::finished_journals`] tell.
     pub async fn commit_drained(&self, batch: &DrainBatch) -> Result<(), StoreError> {
         // The journal's segments are deleted on the word of this commit.
-        if batch.synced { self.durably(self.commit(batch)).await } else { self.commit(batch).await }
+        let commit = Box::pin(self.commit(batch));
+        if batch.synced { self.durably(commit).await } else { commit.await }
     }
 
     /// Does `work`, whose commits survive a power loss, and with them every commit before. PostgreSQL's always do.

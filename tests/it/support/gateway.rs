@@ -1,6 +1,7 @@
 //! A gateway of the test's own: real sockets, a directory of its own, a clock the test may hold.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -53,6 +54,17 @@ impl TestGateway {
     pub(crate) async fn restart(self, clock: Clock, adjust: impl FnOnce(&mut Config)) -> Self {
         self.gateway.shutdown().await;
         Self::in_dir(self.dir, clock, adjust).await
+    }
+
+    /// Stops, lets somebody at its data meanwhile, and starts again.
+    pub(crate) async fn restart_after(self, clock: Clock, meddle: impl FnOnce(&Path)) -> Self {
+        self.gateway.shutdown().await;
+        meddle(self.dir.path());
+        Self::in_dir(self.dir, clock, |_| {}).await
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) async fn stop(self) {

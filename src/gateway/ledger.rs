@@ -1,0 +1,208 @@
+//! The ledger of this node as it runs: its secret keys, the sealer that signs for the drain's tree, the witnesses that are
+//! brought what was signed.
+
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::StartError;
+use crate::audit::ledger::publish::{Place, PublishView, Publisher, Send};
+use crate::audit::ledger::seal::{SealHandle, Sealer, SealerSettings};
+use crate::audit::ledger::tree::Frontier;
+use crate::clock::Clock;
+use crate::config::{Config, Destination, PublicUrl};
+use crate::control::LedgerTold;
+use crate::registry::vault::{self, VaultError};
+use crate::registry::vault_keys;
+use crate::store::Store;
+
+/// The first key; later ones are beside it, with their numbers.
+const KEY_FILE: &str = "ledger.key";
+/// What was signed last, beside the database and not in it.
+const SIGNED_FILE: &str = "last-checkpoint";
+/// How long the last checkpoint may take at the end.
+const END: Duration = Duration::from_secs(5);
+
+/// The ledger at work.
+pub(super) struct Ledger {
+    seal: SealHandle,
+    published: PublishView,
+    tree: watch::Receiver<Option<Frontier>>,
+    first_key: PathBuf,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Ledger {
+    /// Starts it: signs for what `tree` tells of, until that ends.
+    ///
+    /// # Errors
+    /// When a key cannot be read or made.
+    pub(super) fn start(
+        config: &Config,
+        clock: &Clock,
+        store: &Store,
+        node: Uuid,
+        public_url: &PublicUrl,
+        tree: watch::Receiver<Option<Frontier>>,
+    ) -> Result<Self, StartError> {
+        let first_key = config.keys_dir().join(KEY_FILE);
+        let settings = SealerSettings {
+            node,
+            origin: format!("{}/audit/{node}", host(public_url)),
+            seeds: seeds(&first_key).map_err(|error| StartError::Other(error.to_string()))?,
+            file: config.data_dir.join(SIGNED_FILE),
+        };
+        let (sealer, seal) = Sealer::new(store.clone(), clock.clone(), settings, tree.clone());
+        let publisher = Publisher {
+            store: store.clone(),
+            node,
+            clock: clock.clone(),
+            places: config
+                .audit
+                .witnesses
+                .iter()
+                .map(|witness| Place { name: witness.name.clone(), send: send(&witness.destination) })
+                .collect(),
+        };
+        let published = publisher.view();
+        let publishing = publisher.run(seal.sealed.clone(), published.clone());
+        let tasks = vec![tokio::spawn(sealer.run()), tokio::spawn(publishing)];
+        Ok(Self { seal, published, tree, first_key, tasks })
+    }
+
+    /// How it is, whenever it is asked.
+    pub(super) fn told(&self) -> impl Fn() -> LedgerTold + std::marker::Send + Sync + use<> {
+        let (seal, published, tree) = (self.seal.view.clone(), self.published.clone(), self.tree.clone());
+        move || {
+            let rows = tree.borrow().as_ref().map_or(0, Frontier::size);
+            LedgerTold { rows, seal: seal.now(), witnesses: published.now() }
+        }
+    }
+
+    /// Makes a new key and lets it take over; the key, in its public form.
+    pub(super) fn new_key(
+        &self,
+    ) -> Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + std::marker::Send + Sync> {
+        let (seal, first) = (self.seal.clone(), self.first_key.clone());
+        Arc::new(move || {
+            let (seal, first) = (seal.clone(), first.clone());
+            Box::pin(async move {
+                let seed = next_seed(&first).map_err(|error| error.to_string())?;
+                seal.change_key(seed).await.map(|key| key.to_string())
+            })
+        })
+    }
+
+    /// Waits until the last rows are signed for and the last checkpoint has left; the drain has ended.
+    pub(super) async fn finish(self) {
+        let Self { seal, tasks, .. } = self;
+        drop(seal);
+        let all = async {
+            for task in tasks {
+                let _ = task.await;
+            }
+        };
+        if tokio::time::timeout(END, all).await.is_err() {
+            warn!(
+                "the last checkpoint could not be signed or brought to its witnesses in time; the next start does it"
+            );
+        }
+    }
+}
+
+/// Host and port of the address that callers use.
+fn host(url: &PublicUrl) -> &str {
+    let rest = url.as_str().split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest)
+}
+
+/// The secret keys, oldest first; the first is made where there is none.
+fn seeds(first: &Path) -> Result<Vec<[u8; 32]>, VaultError> {
+    let files = vault_keys::files(first)?;
+    if files.is_empty() {
+        return Ok(vec![vault::key_file(first)?]);
+    }
+    files.iter().map(|(_, file)| vault::key_file(file)).collect()
+}
+
+/// A key that did not exist.
+fn next_seed(first: &Path) -> Result<[u8; 32], VaultError> {
+    let newest = vault_keys::files(first)?.last().map_or(0, |(id, _)| *id);
+    let next = newest.checked_add(1).ok_or(VaultError::NoMoreKeys)?;
+    vault::key_file(&vault_keys::file_of(first, next))
+}
+
+/// How a note gets to where a witness is.
+fn send(to: &Destination) -> Send {
+    match to {
+        Destination::File(file) => {
+            let file = file.clone();
+            Arc::new(move |note| {
+                let file = file.clone();
+                Box::pin(async move {
+                    let appended = tokio::task::spawn_blocking(move || {
+                        append(&file, &note).map_err(|error| format!("{}: {error}", file.display()))
+                    });
+                    appended.await.map_err(|error| error.to_string())?
+                })
+            })
+        }
+        Destination::Http(..) => Arc::new(|_| Box::pin(async { Err("not yet".to_owned()) })),
+    }
+}
+
+/// Appends a note and an empty line; returns once it is on the disk. What a crash left half written is closed off first.
+fn append(file: &Path, note: &str) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).read(true).open(file)?;
+    let mut end = [b'\n'; 2];
+    if file.metadata()?.len() >= 2 {
+        file.seek(SeekFrom::End(-2))?;
+        file.read_exact(&mut end)?;
+    }
+    let close = if end == *b"\n\n" { "" } else { "\n\n" };
+    file.write_all(format!("{close}{note}\n").as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_named_after_the_address_that_callers_use() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("gw.toml");
+        std::fs::write(&file, "[server]\npublic_url = \"https://gw.example:8443/under/path\"\n").expect("written");
+        let config = Config::load(crate::config::LoadSource::process(Some(file))).expect("a configuration");
+        assert_eq!(host(&config.server.public_url.expect("set")), "gw.example:8443");
+    }
+
+    #[test]
+    fn a_witness_that_is_a_file_keeps_every_note_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("checkpoints.txt");
+        append(&file, "a\n1\nx=\n\n\u{2014} a b\n").expect("appended");
+        std::fs::OpenOptions::new().append(true).open(&file).expect("opens").write_all(b"a\n2").expect("torn");
+        append(&file, "a\n3\nx=\n\n\u{2014} a b\n").expect("appended");
+        let text = std::fs::read_to_string(&file).expect("text");
+        assert_eq!(text, "a\n1\nx=\n\n\u{2014} a b\n\na\n2\n\na\n3\nx=\n\n\u{2014} a b\n\n");
+        append(&dir.path().join("no/such"), "").expect_err("no directory");
+    }
+
+    #[test]
+    fn the_newest_key_signs_and_a_next_one_is_new() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = dir.path().join(KEY_FILE);
+        let one = seeds(&first).expect("made");
+        let two = next_seed(&first).expect("made");
+        assert_eq!(seeds(&first).expect("read"), [one[0], two]);
+        assert_ne!(one[0], two);
+    }
+}

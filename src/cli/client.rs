@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
@@ -92,12 +93,41 @@ impl Client {
         Err(self.refused(status, &asked, retry.as_deref(), json))
     }
 
+    /// Hands the answer over piece by piece, however long it takes.
+    pub(super) async fn download(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let url = Url::parse(&format!("{}{path}", self.resolved.url))
+            .map_err(|error| Failure::usage(format!("{path} is no path: {error}")))?;
+        let answer = self.ask(&url, Method::GET, None).await?;
+        if !answer.status().is_success() {
+            let (status, retry, body) = self.collect(answer).await?;
+            let json = serde_json::from_slice(&body).ok();
+            return Err(self.refused(status, &format!("GET {}", url.path()), retry.as_deref(), json));
+        }
+        let mut body = answer.into_body();
+        loop {
+            match timeout(ANSWER, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame.data_ref().map_or(Ok(()), |piece| take(piece))?,
+                Ok(Some(Err(error))) => return Err(self.unreachable(&format!("the answer broke off ({error})"))),
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(self.unreachable(&format!("nothing came for {} s", ANSWER.as_secs()))),
+            }
+        }
+    }
+
     async fn exchange(
         &self,
         url: &Url,
         method: Method,
         body: Option<Bytes>,
     ) -> Result<(u16, Option<String>, Bytes), Failure> {
+        self.collect(self.ask(url, method, body).await?).await
+    }
+
+    async fn ask(&self, url: &Url, method: Method, body: Option<Bytes>) -> Result<Response<Incoming>, Failure> {
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or(80);
         let socket_host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -137,7 +167,7 @@ impl Client {
         }
     }
 
-    async fn speak<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<(u16, Option<String>, Bytes), Failure>
+    async fn speak<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -152,7 +182,11 @@ impl Client {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // It ends with the exchange, which tells what went wrong.
         tokio::spawn(connection);
-        let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+        sender.send_request(request).await.map_err(broken)
+    }
+
+    async fn collect(&self, answer: Response<Incoming>) -> Result<(u16, Option<String>, Bytes), Failure> {
+        let (head, body) = answer.into_parts();
         let retry = head.headers.get("retry-after").and_then(|value| value.to_str().ok()).map(str::to_owned);
         match Limited::new(body, ANSWER_MAX).collect().await {
             Ok(body) => Ok((head.status.as_u16(), retry, body.to_bytes())),

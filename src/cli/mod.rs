@@ -6,6 +6,7 @@
 mod agent_limits;
 mod agents;
 mod ask;
+mod audit;
 mod backup;
 mod calls;
 mod cards;
@@ -120,6 +121,8 @@ enum Client {
         after_help = "trust-gateway calls list --caller planner --since 10m\ntrust-gateway calls tail --follow --decision refused"
     )]
     Calls(Noun<calls::Calls>),
+    /// The log as evidence: check it, export it, prove what is in it.
+    Audit(Noun<audit::Audit>),
     /// Why a call went as it did.
     #[command(after_help = "The id is in each answer's X-OpenAgora-Request-ID, and in `trust-gateway calls list`.")]
     Why(Asking<calls::Id>),
@@ -248,6 +251,7 @@ async fn ask(command: Client) -> Result<(), Failure> {
         Client::Operators(noun) => operators::run(noun.command, &Session::open(&noun.common)?).await,
         Client::Events(noun) => history::run(noun.command, &Session::open(&noun.common)?).await,
         Client::Calls(noun) => calls::run(noun.command, &Session::open(&noun.common)?).await,
+        Client::Audit(noun) => audit::run(noun.command, &noun.common).await,
         Client::Why(why) => why::why(&why.asked.id, &Session::open(&why.common)?).await,
         Client::Me(me) => ask::me(me.asked.target, &Session::open(&me.common)?).await,
         Client::Import(noun) => ask::import(noun.command, &Session::open(&noun.common)?).await,

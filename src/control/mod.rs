@@ -7,6 +7,7 @@
 mod agent_form;
 mod agent_limits;
 mod agents;
+mod audit;
 mod body;
 mod calls;
 mod connections;
@@ -56,6 +57,7 @@ use crate::meter::Meter;
 use crate::registry::Registry;
 use crate::registry::health::Health;
 use crate::store::Store;
+pub use audit::Exports;
 pub use ledger::LedgerTold;
 pub use metrics::{Freshness, Gauges};
 use problem::Problem;
@@ -97,6 +99,8 @@ pub struct Control {
     pub new_ledger_key: NewLedgerKey,
     /// What this process is.
     pub about: About,
+    /// What parts of the log are exported with.
+    pub exports: Exports,
     /// What operators read of the log lately.
     pub readings: Readings,
     /// Whether calls are recorded, which they must be to be served; the text says why not.
@@ -199,6 +203,10 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
             .routes(routes!(ledger::newest))
             .routes(routes!(ledger::list))
             .routes(routes!(ledger::rotate_key))
+            .routes(routes!(audit::rows))
+            .routes(routes!(audit::rows_proof))
+            .routes(routes!(audit::call))
+            .routes(routes!(audit::consistent))
             .routes(routes!(import::openagora)),
     };
     router.split_for_parts()

@@ -18,6 +18,7 @@ mod hostile;
 mod http2;
 mod journal_down;
 mod ledger;
+mod ledger_proofs;
 mod lifecycle;
 mod limits;
 mod logs;

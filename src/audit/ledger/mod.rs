@@ -9,8 +9,10 @@
 //! | `read` | roots and proofs out of what is stored |
 //! | `seal` | signing checkpoints as the tree grows |
 //! | `publish` | bringing them to places outside |
+//! | `export` | parts of the log in files that prove themselves |
 //! | `verify` | checking all of it: rows against what was signed |
 
+pub mod export;
 pub mod grow;
 pub mod note;
 pub mod proof;

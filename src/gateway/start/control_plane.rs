@@ -81,6 +81,7 @@ impl ControlPlane {
                 public: listeners.public_address,
                 admin: listeners.admin_address,
             },
+            exports: control::Exports::new(&state.store),
             readings: Default::default(),
             ready: Arc::new(move || match for_ready.health() {
                 JournalHealth::Healthy => Ok(()),

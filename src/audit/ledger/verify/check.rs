@@ -8,8 +8,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
-use uuid::Uuid;
-
 use super::report::{Kind, LogReport};
 use super::row::{Content, Leaf};
 use super::trust::Claim;
@@ -94,10 +92,10 @@ impl Check {
         check
     }
 
-    /// Whose log.
+    /// Leaves so far: the `seq` of the last.
     #[must_use]
-    pub fn node(&self) -> Uuid {
-        self.report.node_id
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// Tells the kept root of a block whose rows are still to come.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::check::{BLOCK, Check};
 use super::report::{Kind, LogReport};
 use super::row::Leaf;
-use super::trust::{Collected, claims};
+use super::trust::{Collected, claims, is_of};
 use crate::audit::ledger::note::{Note, VerifierKey};
 use crate::audit::ledger::tree::{Frontier, Hash};
 use crate::store::calls::ScannedRow;
@@ -68,13 +68,12 @@ pub async fn verify_database(
     given: &Given,
     mut progress: impl FnMut(Progress),
 ) -> Result<Verified, StoreError> {
-    let (mut logs, mut strange, mut known) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut logs, mut strange) = (Vec::new(), Vec::new());
     for name in store.nodes_in_ledger().await? {
         match Uuid::try_parse(&name) {
             Ok(node) if node.to_string() != name => strange.push(name),
             Ok(node) if given.node.is_none_or(|asked| asked == node) => {
                 let log = Log::open(store, node, given).await?;
-                known.extend(log.origins.clone());
                 logs.push(log.verify(&mut progress).await?);
             }
             Ok(_) => {}
@@ -86,7 +85,7 @@ pub async fn verify_database(
     let mut absent: Vec<String> = match given.node {
         Some(node) if logs.is_empty() => vec![node.to_string()],
         Some(_) => Vec::new(),
-        None => named.filter(|name| !known.iter().any(|known| known == name)).map(str::to_owned).collect(),
+        None => named.filter(|name| !logs.iter().any(|log| is_of(name, log.node_id))).map(str::to_owned).collect(),
     };
     absent.sort();
     absent.dedup();
@@ -100,15 +99,13 @@ struct Log<'a> {
     node: Uuid,
     /// The key that counts, and whether it was given.
     key: Option<(VerifierKey, bool)>,
-    /// What its keys and checkpoints call it.
-    origins: Vec<String>,
     checkpoints: Vec<Collected>,
     unreadable: Vec<(u64, String)>,
 }
 
 impl<'a> Log<'a> {
     async fn open(store: &'a Store, node: Uuid, given: &Given) -> Result<Self, StoreError> {
-        let (mut checkpoints, mut unreadable, mut origins) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut checkpoints, mut unreadable) = (Vec::new(), Vec::new());
         let mut size = 0;
         loop {
             let rows = store.checkpoints(node, size, CHECKPOINTS).await?;
@@ -122,22 +119,15 @@ impl<'a> Log<'a> {
             }
         }
         let keys = store.ledger_keys(node).await?;
-        let keys: Vec<_> = keys.iter().filter_map(|row| VerifierKey::parse(&row.key).ok()).collect();
-        origins.extend(keys.iter().map(|key| key.name().to_owned()));
-        origins.extend(checkpoints.iter().map(|one| one.note.unverified().origin.clone()));
-        origins.sort();
-        origins.dedup();
-        // Its name ends in the node, even where nothing in the database says so any more.
-        let node_name = node.to_string();
-        let of_this = |name: &str| name.ends_with(&node_name) || origins.iter().any(|origin| origin == name);
+        let keys = keys.iter().filter_map(|row| VerifierKey::parse(&row.key).ok());
+        let mut of_this = keys.filter(|key| is_of(key.name(), node));
         let key = match given.keys.is_empty() {
-            true => keys.into_iter().next().map(|key| (key, false)),
-            false => given.keys.iter().find(|key| of_this(key.name())).map(|key| (key.clone(), true)),
+            true => of_this.next().map(|key| (key, false)),
+            false => given.keys.iter().find(|key| is_of(key.name(), node)).map(|key| (key.clone(), true)),
         };
-        let elsewhere = given.checkpoints.iter().filter(|one| of_this(&one.note.unverified().origin));
+        let elsewhere = given.checkpoints.iter().filter(|one| is_of(&one.note.unverified().origin, node));
         checkpoints.extend(elsewhere.cloned());
-        origins.extend(key.iter().map(|(key, _)| key.name().to_owned()));
-        Ok(Self { store, node, key, origins, checkpoints, unreadable })
+        Ok(Self { store, node, key, checkpoints, unreadable })
     }
 
     async fn verify(&self, progress: &mut impl FnMut(Progress)) -> Result<LogReport, StoreError> {
@@ -164,10 +154,7 @@ impl<'a> Log<'a> {
                 claims(key, &self.checkpoints, &mut report)
             }
             None => {
-                let what = format!(
-                    "no key was given for this log: its checkpoints are of {}",
-                    if self.origins.is_empty() { "no log".to_owned() } else { self.origins.join(", ") }
-                );
+                let what = format!("there is no key for this log: the name of one ends in /{node}");
                 report.integrity.add(Kind::Unsigned, 1, 1, what);
                 Vec::new()
             }

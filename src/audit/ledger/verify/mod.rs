@@ -23,4 +23,4 @@ pub use check::{BLOCK, Beyond, Check};
 pub use live::{Given, Progress, Verified, verify_database};
 pub use report::{Finding, Findings, Kind, LogReport};
 pub use row::{Content, Leaf, content};
-pub use trust::{Claim, Collected, announcements, claims};
+pub use trust::{Claim, Collected, claims, is_of};

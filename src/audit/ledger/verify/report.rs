@@ -61,11 +61,12 @@ pub struct Findings {
 }
 
 impl Findings {
-    pub(super) fn none() -> Self {
+    fn none() -> Self {
         Self { holds: true, ..Self::default() }
     }
 
-    pub(super) fn add(&mut self, kind: Kind, first: u64, last: u64, what: impl Into<String>) {
+    /// Adds one.
+    pub fn add(&mut self, kind: Kind, first: u64, last: u64, what: impl Into<String>) {
         self.holds = false;
         self.first_bad = Some(self.first_bad.map_or(first, |bad| bad.min(first)));
         match self.findings.len() < TOLD {
@@ -122,7 +123,9 @@ pub struct LogReport {
 }
 
 impl LogReport {
-    pub(super) fn new(node_id: Uuid) -> Self {
+    /// Of a log of which nothing is known yet.
+    #[must_use]
+    pub fn new(node_id: Uuid) -> Self {
         Self {
             node_id,
             file: None,

@@ -1,5 +1,7 @@
 //! Which checkpoints count: those signed with the trusted key or a successor that it announced. Pure.
 
+use uuid::Uuid;
+
 use super::report::{Kind, LogReport};
 use crate::audit::ledger::note::{Note, NoteError, VerifierKey};
 use crate::audit::ledger::tree::Hash;
@@ -26,11 +28,16 @@ pub struct Claim {
 
 /// A key, and the sizes it may sign for.
 #[derive(Debug)]
-struct Reign<'k> {
+struct Reign {
     key: VerifierKey,
     from: u64,
     until: u64,
-    announced_by: Option<&'k Note>,
+}
+
+/// Whether a log of this name is that of `node`: the name ends in it.
+#[must_use]
+pub fn is_of(name: &str, node: Uuid) -> bool {
+    name.rsplit('/').next().is_some_and(|last| last == node.to_string())
 }
 
 /// The claims that count, ordered by size; notes in the report what is wrong with the others.
@@ -78,19 +85,19 @@ pub fn claims(trusted: &VerifierKey, collected: &[Collected], report: &mut LogRe
 }
 
 /// The trusted key and its successors: each is named by a checkpoint that the one before and it itself have signed.
-fn reigns<'k>(trusted: &VerifierKey, collected: &'k [Collected]) -> Vec<Reign<'k>> {
+fn reigns(trusted: &VerifierKey, collected: &[Collected]) -> Vec<Reign> {
     let mut announcing: Vec<&Note> =
         collected.iter().map(|one| &one.note).filter(|note| note.unverified().next_key.is_some()).collect();
     announcing.sort_by_key(|note| note.unverified().size);
     let mut reigns = Vec::new();
-    let mut reign = Reign { key: trusted.clone(), from: 0, until: u64::MAX, announced_by: None };
+    let mut reign = Reign { key: trusted.clone(), from: 0, until: u64::MAX };
     loop {
         let next = announcing.iter().find_map(|note| {
             let said = note.verified_by(&reign.key).ok()?;
             let next = said.next_key.as_ref().filter(|next| **next != reign.key)?;
             let known = |before: &Reign| before.key == *next;
             let new = said.size >= reign.from && !reigns.iter().any(known) && note.verified_by(next).is_ok();
-            new.then(|| Reign { key: next.clone(), from: said.size, until: u64::MAX, announced_by: Some(note) })
+            new.then(|| Reign { key: next.clone(), from: said.size, until: u64::MAX })
         });
         let Some(next) = next else { break };
         reign.until = next.from;
@@ -98,9 +105,4 @@ fn reigns<'k>(trusted: &VerifierKey, collected: &'k [Collected]) -> Vec<Reign<'k
     }
     reigns.push(reign);
     reigns
-}
-
-/// The checkpoints that announced the successors of `trusted`, in order.
-pub fn announcements<'k>(trusted: &VerifierKey, collected: &'k [Collected]) -> Vec<&'k Note> {
-    reigns(trusted, collected).into_iter().filter_map(|reign| reign.announced_by).collect()
 }

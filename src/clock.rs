@@ -37,6 +37,29 @@ impl Timestamp {
         text.parse::<jiff::Timestamp>().map(|t| Self(t.as_microsecond()))
     }
 
+    /// Reads the text that [`Timestamp`] prints, and no other text for the same instant.
+    #[must_use]
+    pub fn parse_exact(text: &str) -> Option<Self> {
+        let bytes: &[u8; 27] = text.as_bytes().try_into().ok()?;
+        let number = |from: usize, to: usize| {
+            bytes[from..to]
+                .iter()
+                .try_fold(0_i64, |n, digit| digit.is_ascii_digit().then(|| n * 10 + i64::from(digit - b'0')))
+        };
+        let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (26, b'Z')];
+        if marks.iter().any(|(at, mark)| bytes[*at] != *mark) {
+            return None;
+        }
+        let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+        let (hour, minute, second, micros) = (number(11, 13)?, number(14, 16)?, number(17, 19)?, number(20, 26)?);
+        let date = jiff::civil::Date::new(year.try_into().ok()?, month.try_into().ok()?, day.try_into().ok()?).ok()?;
+        if hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        let days = i64::from((date - jiff::civil::date(1970, 1, 1)).get_days());
+        Some(Self((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + micros))
+    }
+
     fn civil(self) -> jiff::Timestamp {
         jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
@@ -63,6 +86,14 @@ impl fmt::Display for Timestamp {
 impl serde::Serialize for Timestamp {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse_exact(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no time as it is written here")))
     }
 }
 
@@ -141,6 +172,28 @@ mod tests {
         assert_eq!(Timestamp(0).to_string(), "1970-01-01T00:00:00.000000Z");
         assert_eq!(t.to_millis_text(), "2023-11-14T22:13:20.000Z");
         assert_eq!(t.to_http_date(), "Tue, 14 Nov 2023 22:13:20 GMT");
+    }
+
+    #[test]
+    fn only_the_printed_text_is_read_exactly() {
+        for micros in
+            [0, 1, -1, 1_700_000_000_000_001, 951_782_400_000_000, 253_402_207_199_999_999, -62_135_596_800_000_000]
+        {
+            let text = Timestamp(micros).to_string();
+            assert_eq!(Timestamp::parse_exact(&text), Some(Timestamp(micros)), "{text}");
+        }
+        for text in [
+            "2023-11-14t22:13:20.000001Z",
+            "2023-11-14T22:13:20.000001z",
+            "2023-11-14T22:13:20.00001Z",
+            "2023-11-14T22:13:60.000001Z",
+            "2023-02-29T22:13:20.000001Z",
+            "2023-11-14T22:13:20.000001Z ",
+            "2023-11-14T22:13:20,000001Z",
+            "+023-11-14T22:13:20.000001Z",
+        ] {
+            assert_eq!(Timestamp::parse_exact(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -53,14 +53,7 @@
 //!
 //! The leaf is `SHA-256(0x00 || record)` (RFC 6962 section 2.1).
 //!
-//! # Test vector
-//!
-//! `id` 00000000-0000-0000-0000-000000000001, `called_at` 2023-11-14T22:13:20.000001Z, `target_agent_id`
-//! 00000000-0000-0000-0000-000000000002, `auth_method` api_key, `client_ip` 203.0.113.0/24 with sixteen bytes `09` for a salt,
-//! `trust_level` verified, `binding` jsonrpc, `method` message/send, `operation` SendMessage, `decision` allowed, `units` 1,
-//! `outcome` completed, `status_code` 200, `rpc_error_code` -32001, `request_bytes` 3, `response_bytes` 4, `latency_ms` 5,
-//! `calls` 1, `limit_name` tier.verified.rate, `limit_left` 0, everything else absent: 282 bytes, leaf
-//! `fd582e6f211cfa4411d6d1730cd055b81db99c18ee95819a43af456b48679360`.
+//! Test vectors are in `docs/record_vectors.jsonl`, and what this is for in `docs/ledger.md`.
 
 use uuid::Uuid;
 
@@ -172,6 +165,7 @@ impl Fields<'_> {
 mod tests {
     use super::*;
     use crate::audit::journal::entry::Draft;
+    use crate::audit::ledger::export::ExportedRow;
     use crate::clock::Timestamp;
 
     fn row() -> CallRow {
@@ -200,11 +194,25 @@ mod tests {
         }
     }
 
+    /// Made by another program, in another language.
     #[test]
-    fn the_documented_record_has_the_documented_leaf() {
-        assert_eq!(record(&row()).len(), 282);
-        let hex: String = leaf_hash(&row()).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "fd582e6f211cfa4411d6d1730cd055b81db99c18ee95819a43af456b48679360");
+    fn the_documented_records_are_made_of_the_documented_rows() {
+        #[derive(serde::Deserialize)]
+        struct Vector {
+            what: String,
+            row: ExportedRow,
+            record: String,
+        }
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let vectors = include_str!("../../docs/record_vectors.jsonl").lines();
+        let vectors: Vec<Vector> = vectors.map(|line| serde_json::from_str(line).expect("a vector")).collect();
+        assert_eq!(vectors.len(), 4);
+        for Vector { what, row, record: documented } in vectors {
+            let documented_leaf = row.leaf_hash;
+            let row = row.into_scanned().row.expect("a row");
+            assert_eq!(hex(&record(&row)), documented, "{what}");
+            assert_eq!(leaf_hash(&row), documented_leaf, "{what}");
+        }
     }
 
     #[test]

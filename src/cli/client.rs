@@ -96,11 +96,34 @@ impl Client {
 
     /// Opens a stream of events.
     pub(super) async fn events(&self, path: &str) -> Result<EventStream, Failure> {
+        let opened = timeout(ANSWER, self.opened(path, EVENTS));
+        let body = opened.await.unwrap_or_else(|_| Err(self.unanswered()))?;
+        Ok(EventStream::new(body))
+    }
+
+    /// Hands the answer over piece by piece, however long it takes.
+    pub(super) async fn download(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut body = self.opened(path, JSON).await?;
+        loop {
+            match timeout(ANSWER, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame.data_ref().map_or(Ok(()), |piece| take(piece))?,
+                Ok(Some(Err(error))) => return Err(self.unreachable(&format!("the answer broke off ({error})"))),
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(self.unreachable(&format!("nothing came for {} s", ANSWER.as_secs()))),
+            }
+        }
+    }
+
+    /// The body of a good answer, unread.
+    async fn opened(&self, path: &str, accept: &'static str) -> Result<Incoming, Failure> {
         let url = self.address(path)?;
-        let opened = timeout(ANSWER, self.open(&url, Method::GET, EVENTS, None));
-        let response = opened.await.unwrap_or_else(|_| Err(self.unanswered()))?;
+        let response = self.open(&url, Method::GET, accept, None).await?;
         if response.status().is_success() {
-            return Ok(EventStream::new(response.into_body()));
+            return Ok(response.into_body());
         }
         let (status, retry, body) =
             timeout(ANSWER, self.read(response)).await.unwrap_or_else(|_| Err(self.unanswered()))?;

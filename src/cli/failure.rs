@@ -8,7 +8,9 @@ use crate::telemetry::escaped;
 pub(super) const EXIT_CODES: &str = "\
 Exit codes: 0 all well; 1 failed (network, the gateway itself); 2 wrong command
 line or configuration; 3 not found; 4 not allowed; 5 conflict; 6 too many
-requests.";
+requests; 7 the log is not whole (audit verify).";
+/// The exit code of `audit verify` for a log that was changed, or of which something is missing.
+pub(super) const NOT_WHOLE: u8 = 7;
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub(crate) enum Failure {
     NotFound(String, Vec<String>),
     /// Whoever read the output has read enough: no failure at all.
     ReaderGone,
-    /// It went wrong with this exit code, and the log ends with the reason.
+    /// It went wrong with this exit code, and why was said already.
     Told(u8),
 }
 

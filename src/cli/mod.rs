@@ -17,7 +17,6 @@ mod demo;
 mod event_stream;
 mod failure;
 mod history;
-mod keeping;
 mod keys;
 mod limits;
 mod login;
@@ -124,10 +123,7 @@ enum Client {
         after_help = "trust-gateway calls list --caller planner --since 10m\ntrust-gateway calls tail --follow --decision refused\ntrust-gateway calls top"
     )]
     Calls(Noun<calls::Calls>),
-    /// The call log as evidence: what is erased in it, and what must stay.
-    #[command(
-        after_help = "trust-gateway audit erase --caller planner --reason 'asked to'\ntrust-gateway audit hold add --agent planner --since 90d --reason 'case 7'"
-    )]
+    /// The log as evidence: check it, export it, prove what is in it, and say what must go and what must stay.
     Audit(Noun<audit::Audit>),
     /// Why a call went as it did.
     #[command(after_help = "The id is in each answer's X-OpenAgora-Request-ID, and in `trust-gateway calls list`.")]
@@ -261,7 +257,7 @@ async fn ask(command: Client) -> Result<(), Failure> {
         Client::Events(noun) => history::run(noun.command, &Session::open(&noun.common)?).await,
         Client::Calls(noun) => calls::run(noun.command, &Session::open(&noun.common)?).await,
         Client::Webhooks(noun) => webhooks::run(noun.command, &Session::open(&noun.common)?).await,
-        Client::Audit(noun) => audit::run(noun.command, &Session::open(&noun.common)?).await,
+        Client::Audit(noun) => audit::run(noun.command, &noun.common).await,
         Client::Why(why) => why::why(&why.asked.id, &Session::open(&why.common)?).await,
         Client::Me(me) => ask::me(me.asked.target, &Session::open(&me.common)?).await,
         Client::Import(noun) => ask::import(noun.command, &Session::open(&noun.common)?).await,

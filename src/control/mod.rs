@@ -7,6 +7,7 @@
 mod agent_form;
 mod agent_limits;
 mod agents;
+mod audit;
 mod body;
 mod calls;
 mod connections;
@@ -61,6 +62,7 @@ use crate::outlets::{Outlet, Webhooks};
 use crate::registry::Registry;
 use crate::registry::health::Health;
 use crate::store::Store;
+pub use audit::Exports;
 pub use calls::call_lines;
 pub use calls::follow::Follow;
 pub use ledger::LedgerTold;
@@ -109,6 +111,8 @@ pub struct Control {
     pub new_ledger_key: NewLedgerKey,
     /// What this process is.
     pub about: About,
+    /// What parts of the log are exported with.
+    pub exports: Exports,
     /// What operators read of the log lately.
     pub readings: Readings,
     /// What is wrong with this gateway now.
@@ -227,6 +231,10 @@ fn described(door: Door) -> (Router<Entry>, utoipa::openapi::OpenApi) {
             .routes(routes!(ledger::list))
             .routes(routes!(ledger::rotate_key))
             .routes(routes!(webhooks::test))
+            .routes(routes!(audit::rows))
+            .routes(routes!(audit::rows_proof))
+            .routes(routes!(audit::call))
+            .routes(routes!(audit::consistent))
             .routes(routes!(import::openagora)),
     };
     router.split_for_parts()

@@ -79,7 +79,8 @@ impl Problem {
         Self::new(status.as_u16(), "this request cannot be read: check its path").into_response()
     }
 
-    fn retry_after(mut self, seconds: u64) -> Self {
+    /// In so many seconds, the same may be answered otherwise.
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
         self.headers.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
         self.with("retry_after", json!(seconds))
     }

@@ -22,6 +22,19 @@ pub fn check_database(config: &Config) -> Result<(), StartError> {
     Database::of(config).map(|_| ())
 }
 
+/// The database of a gateway, to be read as it is: it may be serving, or be older than this program.
+///
+/// # Errors
+/// When there is none, or it cannot be reached.
+pub async fn open_to_read(config: &Config) -> Result<Store, StartError> {
+    let database = Database::existing(config)?;
+    let opened = match &database {
+        Database::File(file) => Store::open_sqlite_to_read(file).await,
+        Database::Server(options) => Store::open_postgres_to_read(options).await,
+    };
+    opened.map_err(|error| database.failed(error))
+}
+
 impl Database {
     /// The one that `config` names.
     ///

@@ -41,7 +41,7 @@ use crate::store::Store;
 use crate::telemetry::{LostLines, Telemetry};
 
 pub use backup::{Copied, back_up, become_new_node, restore};
-pub use database::check_database;
+pub use database::{check_database, open_to_read};
 pub use error::StartError;
 use reload::Reloadable;
 pub use reload::{ReloadError, Reloaded, policy};

@@ -213,6 +213,15 @@ impl Store {
         rows.iter().map(checkpoint_row).collect()
     }
 
+    /// The checkpoints of a node that name the next key, smallest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn announcements(&self, node: Uuid) -> Result<Vec<CheckpointRow>, StoreError> {
+        let rows = query("SELECT * FROM ledger_checkpoints WHERE node_id = $1 AND announces ORDER BY size").bind(node);
+        rows.fetch_all(&self.reader).await?.iter().map(checkpoint_row).collect()
+    }
+
     /// The last checkpoint of a node.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use super::{Store, StoreError, migrate};
 const READERS: u32 = 6;
 /// Connections for changes, per node. They take turns; a few, so that one that hangs does not hold up the next.
 const WRITERS: u32 = 4;
+/// Connections for those who read at length: exports, verification.
+const ASIDE: u32 = 2;
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection that was given back may take to answer. Less than [`CONNECT`]: whoever waits for it gets another.
@@ -150,6 +152,56 @@ impl Store {
         let (writer, follower) = (Pool::Sqlite(writer), Pool::Sqlite(follower));
         let synced = Arc::default();
         Ok(Self { recorder: writer.clone(), writer, reader: Pool::Sqlite(reader), follower, synced })
+    }
+
+    /// The SQLite database in `file` for reading alone, as it is: nothing is made, brought up to date or written.
+    ///
+    /// # Errors
+    /// When the file is not there or cannot be opened.
+    pub async fn open_sqlite_to_read(file: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .read_only(true)
+            .busy_timeout(Duration::from_secs(5))
+            .pragma("cache_size", "-8192");
+        let pool = SqlitePoolOptions::new().max_connections(ASIDE).connect_with(options).await?;
+        Ok(Self::reading(Pool::Sqlite(pool)))
+    }
+
+    /// A PostgreSQL database for reading alone, as it is.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn open_postgres_to_read(options: &PostgresOptions) -> Result<Self, StoreError> {
+        // Its error says what is wrong, a pool's says that time ran out.
+        drop(super::sql::in_time(Patience::ASKED, options.connect.connect()).await?);
+        let connect = options.connect.clone().options([("default_transaction_read_only", "on")]);
+        Ok(Self::reading(Pool::Postgres(postgres_pool(connect, ASIDE), Patience::RECORDING)))
+    }
+
+    /// The same database over connections of its own, for reading at length.
+    #[must_use]
+    pub fn aside(&self) -> Self {
+        Self::reading(match &self.reader {
+            Pool::Sqlite(pool) => {
+                let options = pool.connect_options().as_ref().clone();
+                Pool::Sqlite(SqlitePoolOptions::new().max_connections(ASIDE).connect_lazy_with(options))
+            }
+            Pool::Postgres(pool, _) => {
+                let options = pool.connect_options().as_ref().clone();
+                Pool::Postgres(postgres_pool(options, ASIDE), Patience::RECORDING)
+            }
+        })
+    }
+
+    fn reading(pool: Pool) -> Self {
+        Self {
+            writer: pool.clone(),
+            reader: pool.clone(),
+            follower: pool.clone(),
+            recorder: pool,
+            synced: Arc::default(),
+        }
     }
 
     /// Opens (and migrates) a PostgreSQL database, version 13 or newer. Several nodes may do so at once.

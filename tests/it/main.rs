@@ -19,6 +19,7 @@ mod http2;
 mod journal_down;
 mod journal_full;
 mod ledger;
+mod ledger_proofs;
 mod lifecycle;
 mod limits;
 mod logs;

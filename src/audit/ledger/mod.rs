@@ -9,8 +9,11 @@
 //! | `read` | roots and proofs out of what is stored |
 //! | `seal` | signing checkpoints as the tree grows |
 //! | `publish` | bringing them to places outside |
+//! | `export` | parts of the log in files that prove themselves |
+//! | `verify` | checking all of it: rows against what was signed |
 //! | `retention` | what is erased in rows, and what rows go |
 
+pub mod export;
 pub mod grow;
 pub mod note;
 pub mod proof;
@@ -19,6 +22,7 @@ pub mod read;
 pub mod retention;
 pub mod seal;
 pub mod tree;
+pub mod verify;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -217,6 +217,34 @@ impl Note {
         Ok(Self { text, signatures, checkpoint })
     }
 
+    /// Reads a file of notes, one after the other, as checkpoints are appended to one; empty lines between them are let be.
+    ///
+    /// # Errors
+    /// What is wrong, and the number of the line at which that note begins.
+    pub fn parse_all(text: &str) -> Result<Vec<Self>, (usize, NoteError)> {
+        let mut notes = Vec::new();
+        let (mut note, mut begun, mut signed) = (String::new(), 1, false);
+        for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+            let signature = line.starts_with(SIGNATURE);
+            if signed && !signature {
+                notes.push(Self::parse(&std::mem::take(&mut note)).map_err(|error| (begun, error))?);
+                signed = false;
+            }
+            if note.is_empty() {
+                if line.trim().is_empty() {
+                    continue;
+                }
+                begun = number;
+            }
+            note.push_str(line);
+            signed |= signature;
+        }
+        if !note.is_empty() {
+            notes.push(Self::parse(&note).map_err(|error| (begun, error))?);
+        }
+        Ok(notes)
+    }
+
     /// What it says, if `key` signed it.
     ///
     /// # Errors
@@ -305,6 +333,20 @@ mod tests {
             assert_eq!(VerifierKey::parse(&key.to_string()).as_ref(), Ok(key));
         }
         assert_eq!(note.verified_by(signer(3).key()), Err(NoteError::NotSigned));
+    }
+
+    #[test]
+    fn notes_are_read_one_after_the_other() {
+        let (old, new) = (signer(1), signer(2));
+        let notes = [checkpoint(1).signed(&[&old]), checkpoint(2).signed(&[&old, &new]), checkpoint(3).signed(&[&new])];
+        let read = notes.iter().map(|note| Note::parse(note).expect("a note")).collect::<Vec<_>>();
+        for between in ["", "\n", "\n\n"] {
+            assert_eq!(Note::parse_all(&notes.join(between)).as_ref(), Ok(&read));
+        }
+        assert_eq!(Note::parse_all("\n"), Ok(Vec::new()));
+        let cut = notes.concat();
+        assert_eq!(Note::parse_all(cut.trim_end()).map_err(|(line, _)| line), Err(12));
+        assert_eq!(Note::parse_all(&cut.replace("\n2\n", "\n02\n")).map_err(|(line, _)| line), Err(6));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::tree::{Hash, node_hash};
+use super::tree::{Frontier, Hash, node_hash};
 
 /// Why a proof does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,62 @@ pub fn consistency_ranges(old: u64, new: u64) -> Option<Vec<Range<u64>>> {
     }
     ranges.reverse();
     Some(ranges)
+}
+
+/// The ranges of leaves to the right of the first `size` of a tree of `all`, left to right: their roots and what is kept of the
+/// tree of `size` make the whole.
+#[must_use]
+pub fn ranges_after(size: u64, all: u64) -> Vec<Range<u64>> {
+    let (mut first, mut end) = (0, all);
+    let mut ranges = Vec::new();
+    while size < end {
+        if size == first {
+            ranges.push(first..end);
+            break;
+        }
+        let middle = first + split(end - first);
+        if size <= middle {
+            ranges.push(middle..end);
+            end = middle;
+        } else {
+            first = middle;
+        }
+    }
+    ranges.reverse();
+    ranges
+}
+
+/// The root of a tree of `all` leaves whose beginning is `tree` and whose rest has the roots `after`, as [`ranges_after`] lists
+/// them; `None` if those are too few or too many.
+#[must_use]
+pub fn root_through(tree: &Frontier, all: u64, after: &[Hash]) -> Option<Hash> {
+    if tree.size() > all {
+        return None;
+    }
+    if all == 0 {
+        return after.is_empty().then(|| tree.root());
+    }
+    let (mut left, mut right) = (tree.roots().iter(), after.iter());
+    let root = through(0..all, tree.size(), &mut left, &mut right)?;
+    (left.next().is_none() && right.next().is_none()).then_some(root)
+}
+
+fn through<'h>(
+    range: Range<u64>,
+    size: u64,
+    left: &mut impl Iterator<Item = &'h Hash>,
+    right: &mut impl Iterator<Item = &'h Hash>,
+) -> Option<Hash> {
+    let count = range.end - range.start;
+    if range.start >= size {
+        return right.next().copied();
+    }
+    if range.end <= size && count.is_power_of_two() {
+        return left.next().copied();
+    }
+    let middle = range.start + split(count);
+    let first = through(range.start..middle, size, left, right)?;
+    Some(node_hash(&first, &through(middle..range.end, size, left, right)?))
 }
 
 /// Checks that `leaf` is the leaf `index` of the tree of `size` with this root.
@@ -243,6 +299,29 @@ mod tests {
                 proof.pop();
                 prop_assert!(check_inclusion(&leaf, index, size, &root, &proof).is_err());
             }
+        }
+
+        #[test]
+        fn a_beginning_and_what_is_right_of_it_make_the_whole(
+            n in 0..300_usize, size in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), bit in 0..256_usize,
+        ) {
+            let leaves = leaves(n);
+            let (all, size) = (n as u64, size.index(n + 1));
+            let mut tree = Frontier::default();
+            for leaf in &leaves[..size] {
+                tree.push(*leaf, |_, _| {});
+            }
+            let mut after = roots(&leaves, ranges_after(size as u64, all));
+            let root = by_definition(&leaves);
+            prop_assert_eq!(root_through(&tree, all, &after), Some(root));
+            if !after.is_empty() {
+                let flip = at.index(after.len());
+                after[flip][bit / 8] ^= 1 << (bit % 8);
+                prop_assert_ne!(root_through(&tree, all, &after), Some(root));
+                prop_assert_eq!(root_through(&tree, all, &after[1..]), None);
+            }
+            after.push(root);
+            prop_assert_eq!(root_through(&tree, all, &after), None);
         }
 
         #[test]

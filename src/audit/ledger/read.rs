@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use uuid::Uuid;
 
-use super::proof::{consistency_ranges, inclusion_ranges};
+use super::proof::{consistency_ranges, inclusion_ranges, ranges_after};
 use super::tree::{Frontier, Hash, Subtree, fold, parts};
 use crate::store::ledger::KEPT_LEVELS;
 use crate::store::{Store, StoreError};
@@ -115,6 +115,18 @@ impl<'a> TreeReader<'a> {
         self.within(new)?;
         let ranges = consistency_ranges(old, new).ok_or(ReadError::OutOfRange { asked: old, size: new })?;
         self.roots(ranges).await
+    }
+
+    /// The roots to the right of the first `size` leaves in the tree of the first `all`, left to right.
+    ///
+    /// # Errors
+    /// When there are not that many, or what is stored does not tell.
+    pub async fn after(&self, size: u64, all: u64) -> Result<Vec<Hash>, ReadError> {
+        self.within(all)?;
+        if size > all {
+            return Err(ReadError::OutOfRange { asked: size, size: all });
+        }
+        self.roots(ranges_after(size, all)).await
     }
 
     fn within(&self, size: u64) -> Result<(), ReadError> {

@@ -104,6 +104,7 @@ impl Api {
         let control = Arc::new(Control {
             registry: Arc::clone(&bench.registry),
             health,
+            exports: Exports::new(&store),
             store,
             directory: Arc::default(),
             limits,

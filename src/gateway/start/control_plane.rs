@@ -93,6 +93,7 @@ impl ControlPlane {
                 public: listeners.public_address,
                 admin: listeners.admin_address,
             },
+            exports: control::Exports::new(&state.store),
             readings: Default::default(),
             retention: control::RetentionHandle {
                 settings: super::retention_settings(config),

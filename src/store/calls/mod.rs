@@ -7,6 +7,7 @@ mod permit;
 mod postgres;
 pub mod remove;
 mod rollups;
+mod scan;
 mod sqlite;
 pub mod stats;
 mod turn;
@@ -23,6 +24,8 @@ use super::sql::{Pool, Row, Tx, among, query};
 use super::{Store, StoreError, columns};
 use crate::audit::record::Charge;
 use crate::clock::Timestamp;
+
+pub use scan::ScannedRow;
 
 /// The columns of `proxy_calls` in the order they are bound and read.
 pub(super) const COLUMNS: &[&str] = &[

@@ -2,7 +2,7 @@
 
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{ColumnIndex, Row as _};
+use sqlx::{ColumnIndex, Row as _, ValueRef as _};
 use uuid::Uuid;
 
 use super::PgTime;
@@ -52,11 +52,19 @@ impl Row {
         })
     }
 
+    /// Whether there is such a column, and something in it.
+    pub(in crate::store) fn is_set(&self, column: &str) -> bool {
+        match self {
+            Self::Sqlite(row) => row.try_get_raw(column).is_ok_and(|value| !value.is_null()),
+            Self::Postgres(row) => row.try_get_raw(column).is_ok_and(|value| !value.is_null()),
+        }
+    }
+
     pub(in crate::store) fn get_id(&self, column: impl Column) -> Result<Option<Uuid>, StoreError> {
         match self {
             Self::Sqlite(row) => {
                 let text: Option<&str> = row.try_get(column)?;
-                text.map(|text| Uuid::parse_str(text).map_err(|_| corrupt(column, text))).transpose()
+                text.map(|text| exact_id(text).ok_or_else(|| corrupt(column, text))).transpose()
             }
             Self::Postgres(row) => Ok(row.try_get(column)?),
         }
@@ -66,11 +74,17 @@ impl Row {
         match self {
             Self::Sqlite(row) => {
                 let text: Option<&str> = row.try_get(column)?;
-                text.map(|text| Timestamp::parse(text).map_err(|_| corrupt(column, text))).transpose()
+                text.map(|text| Timestamp::parse_exact(text).ok_or_else(|| corrupt(column, text))).transpose()
             }
             Self::Postgres(row) => Ok(row.try_get::<Option<PgTime>, _>(column)?.map(|PgTime(time)| time)),
         }
     }
+}
+
+/// An id as it is written here: one that is written otherwise was changed by hand, though it is the same id.
+fn exact_id(text: &str) -> Option<Uuid> {
+    let id = Uuid::try_parse(text).ok()?;
+    (id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text).then_some(id)
 }
 
 /// A value that does not read: changed by hand, or written by another version.

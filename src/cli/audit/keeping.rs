@@ -6,18 +6,18 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::path;
-use super::failure::Failure;
-use super::names::Names;
-use super::session::{Session, list, text};
-use super::table::{Fit, Table};
-use super::time::{When, when};
+use super::super::client::path;
+use super::super::failure::Failure;
+use super::super::names::Names;
+use super::super::session::{Session, list, text};
+use super::super::table::{Fit, Table};
+use super::super::time::{When, when};
 
 /// How often an erasure is asked how far it has come.
 const ASK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Keeping {
+pub(in crate::cli) enum Keeping {
     /// Erase the network addresses in the rows of one caller; every row can still be proved.
     Erase {
         /// The calling agent; one that was deleted by its id.

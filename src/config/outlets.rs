@@ -53,8 +53,10 @@ pub enum Destination {
 impl Destination {
     /// Out of `file`, or `url` and `token_file`.
     fn take(members: &mut Members<'_, '_>, example: &str) -> Result<Self, Wrong> {
-        let (file, url) = (members.take::<PathBuf>("file")?, members.take::<Address>("url")?);
-        match (file, url, members.take::<PathBuf>("token_file")?) {
+        // All of them are taken before one is found wrong: what is left over would be told of instead.
+        let (file, url) = (members.take::<PathBuf>("file"), members.take::<Address>("url"));
+        let token_file = members.take::<PathBuf>("token_file");
+        match (file?, url?, token_file?) {
             (Some(_), None, Some(_)) => {
                 wrong(members.table, "token_file: a file takes no token; leave it out, or write url")
             }

@@ -35,7 +35,7 @@ pub(in crate::cli) enum Keeping {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Hold {
+pub(in crate::cli) enum Hold {
     /// Place a hold.
     Add(Add),
     /// List holds, released ones among them.

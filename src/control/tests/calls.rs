@@ -419,7 +419,10 @@ async fn a_gap_is_told_as_one_to_operators_and_to_nobody_else() {
     let gap = CallRow { seq: 1, ..gap.row(Uuid::nil(), Timestamp(5)) };
     let id = gap.id;
     log(&api, vec![gap]).await;
-    let listed = api.admin(Method::GET, "/api/calls?decision=gap", None).await.body;
+    let listed = api
+        .admin(Method::GET, "/api/calls?decision=gap&since=1970-01-01T00:00:00Z&until=1970-01-02T00:00:00Z", None)
+        .await
+        .body;
     let words = ["decision", "outcome", "operation", "reason", "method"].map(|name| listed["calls"][0][name].clone());
     assert_eq!(json!(words), json!(["gap", "gap", "Gap", "segment_damaged", "w0-3.tgj from byte 7"]));
     let story = api.admin(Method::GET, &format!("/api/calls/{id}"), None).await.body;

@@ -39,7 +39,7 @@ pub(crate) async fn fill(data: &Path, node: Uuid, rows: u64, begin: Timestamp) -
     while at < rows {
         let mut growth = Growth::of(tree);
         let batch = (at..rows.min(at + BATCH)).map(|n| {
-            let mut row = row(node, n, begin.plus_micros((n * DAY_US / rows).cast_signed()));
+            let mut row = row(node, n, time_of(n, rows, begin));
             row.leaf_hash = canonical::leaf_hash(&row);
             growth.push(row.leaf_hash);
             row.seq = growth.frontier.size().cast_signed();
@@ -60,6 +60,11 @@ pub(crate) async fn fill(data: &Path, node: Uuid, rows: u64, begin: Timestamp) -
     let took = begun.elapsed();
     store.close().await;
     Ok(took)
+}
+
+/// When call `n` of `rows` arrives.
+pub(crate) fn time_of(n: u64, rows: u64, begin: Timestamp) -> Timestamp {
+    begin.plus_micros((n * DAY_US / rows).cast_signed())
 }
 
 /// The request id of call `n`, whose time is `at`.
@@ -115,6 +120,7 @@ fn row(node: Uuid, n: u64, called_at: Timestamp) -> CallRow {
         limit_name: word("connection.rate"),
         limit_left: Some(number(mixed % 300)),
         called_at,
+        erased_at: None,
         leaf_hash: [0; 32],
     }
 }

@@ -68,6 +68,76 @@ fn run() -> Fallible<()> {
     })?;
     line("writing", &[took], &format!("{:.0} rows/s", rows as f64 / took.as_secs_f64()));
     line("start, until calls are answered", &[start], "");
+    let sealed = until_sealed(&gateway, rows)?;
+    println!("\nlog on disk: {} MiB", number(&status(&gateway)?, "database_bytes") >> 20);
+
+    println!();
+    questions(&gateway, rows, begin)?;
+    println!();
+    numbers(&gateway)?;
+    println!();
+    evidence(&gateway, rows, begin, &sealed)
+}
+
+/// Waits until the last row is signed for; the log's key.
+fn until_sealed(gateway: &Subject, rows: u64) -> Fallible<String> {
+    for _ in 0..600 {
+        let ledger = &status(gateway)?["ledger"];
+        if ledger["sealed_rows"].as_u64() == Some(rows) {
+            return Ok(text(ledger, "key"));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Err(format!("the log is not signed for: {}", status(gateway)?["ledger"]).into())
+}
+
+/// The log itself.
+fn questions(gateway: &Subject, rows: u64, begin: Timestamp) -> Fallible<()> {
+    let noon = rows / 2;
+    let id = fill::request_id(noon, fill::time_of(noon, rows, begin));
+    let page = ask(gateway, "calls, first page", "/api/calls?limit=50")?;
+    let next = text(&page, "next");
+    ask(gateway, "calls, next page", &format!("/api/calls?limit=50&next={next}"))?;
+    ask(gateway, "calls until noon", "/api/calls?limit=50&until=2026-01-02T12:00:00Z")?;
+    ask(gateway, "calls of one target", &format!("/api/calls?limit=50&target={}", fill::target(3)))?;
+    ask(gateway, "calls of one caller", &format!("/api/calls?limit=50&caller={}", fill::caller(3)))?;
+    let pair = format!("{}:{}", fill::caller(3), fill::target(4));
+    ask(gateway, "calls of one pair", &format!("/api/calls?limit=50&pair={pair}"))?;
+    ask(gateway, "one call by its id", &format!("/api/calls?request_id={id}"))?;
+    let hour = "since=2026-01-02T11:00:00Z&until=2026-01-02T12:00:00Z";
+    ask(gateway, "refused calls of an hour", &format!("/api/calls?limit=50&decision=refused&{hour}"))?;
+    let task = format!("/api/calls?task_id=task-{}&{hour}", noon / 3 - 100);
+    ask(gateway, "one task within an hour", &task)?;
+    Ok(())
+}
+
+/// The log in numbers.
+fn numbers(gateway: &Subject) -> Fallible<()> {
+    let day = "since=2026-01-02T00:00:00Z&until=2026-01-03T00:00:00Z";
+    ask(gateway, "stats of the day", &format!("/api/calls/stats?{day}"))?;
+    ask(gateway, "stats of the day by hour", &format!("/api/calls/stats?{day}&bucket=hour"))?;
+    ask(gateway, "stats by caller and agent", &format!("/api/calls/stats?{day}&by=caller,agent"))?;
+    let ragged = "since=2026-01-02T00:07:00Z&until=2026-01-02T23:47:00Z";
+    ask(gateway, "stats with ragged ends", &format!("/api/calls/stats?{ragged}"))?;
+    let minutes = "since=2026-01-02T12:00:00Z&until=2026-01-02T12:05:00Z&bucket=minute";
+    ask(gateway, "stats of five minutes by minute", &format!("/api/calls/stats?{minutes}"))?;
+    ask(gateway, "stats of the day by minute", &format!("/api/calls/stats?{day}&bucket=minute"))?;
+    Ok(())
+}
+
+/// What proves it.
+fn evidence(gateway: &Subject, rows: u64, begin: Timestamp, key: &str) -> Fallible<()> {
+    let noon = rows / 2;
+    let id = fill::request_id(noon, fill::time_of(noon, rows, begin));
+    ask(gateway, "proof of one call", &format!("/api/audit/proof/{id}"))?;
+    ask(gateway, "proof of consistency", &format!("/api/audit/consistency?from={}&to={rows}", noon + 1))?;
+    let per_second = |took: Duration| format!("{:.0} rows/s", rows as f64 / took.as_secs_f64());
+    let (took, _) = timed(|| gateway.command(&["audit", "verify", "--key", key]))?;
+    line("audit verify, the database", &[took], &per_second(took));
+    let (took, _) = timed(|| gateway.command(&["audit", "export", "calls.jsonl"]))?;
+    line("audit export, JSONL", &[took], &per_second(took));
+    let (took, _) = timed(|| gateway.command(&["audit", "verify", "--export", "calls.jsonl", "--key", key]))?;
+    line("audit verify, the export", &[took], &per_second(took));
     Ok(())
 }
 
@@ -79,10 +149,19 @@ fn text(value: &Value, member: &str) -> String {
     value[member].as_str().unwrap_or_default().to_owned()
 }
 
-/// Asks a question some times; `what` is shown beside how long the answers took.
-#[allow(dead_code)]
-fn ask(gateway: &Subject, what: &str, path: &str) -> Fallible<()> {
-    let times = (0..TIMES).map(|_| Ok(timed(|| gateway.operate("GET", path, ""))?.0)).collect::<Fallible<Vec<_>>>()?;
+fn number(value: &Value, member: &str) -> u64 {
+    value[member].as_u64().unwrap_or_default()
+}
+
+/// Asks a question some times; `what` is shown beside how long the answers took. The last answer.
+fn ask(gateway: &Subject, what: &str, path: &str) -> Fallible<Value> {
+    let mut last = String::new();
+    let mut times = Vec::new();
+    for _ in 0..TIMES {
+        let (took, answer) = timed(|| gateway.operate("GET", path, ""))?;
+        times.push(took);
+        last = answer;
+    }
     line(what, &times, "");
-    Ok(())
+    Ok(serde_json::from_str(&last)?)
 }

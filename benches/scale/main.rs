@@ -11,6 +11,7 @@ mod agent;
 #[path = "../load/process.rs"]
 #[allow(dead_code)] // shared with the load bench
 mod process;
+#[allow(dead_code)] // shared with the ledger bench
 mod subject;
 mod times;
 #[path = "../load/wire.rs"]

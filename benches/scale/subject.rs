@@ -50,6 +50,22 @@ impl Subject {
         ask(self.admin, &format!("{method} {path} HTTP/1.1\r\n{authorization}"), body)
     }
 
+    /// Runs the program as an operator would, on this gateway and its data.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Fallible<String> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trust-gateway"));
+        command
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .env("TRUST_GATEWAY__DATA_DIR", self.dir.path().join("data"))
+            .env("TRUST_GATEWAY_URL", format!("http://{}", self.admin))
+            .env("TRUST_GATEWAY_TOKEN", &self.token);
+        let output = command.output()?;
+        match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout)?),
+            false => Err(format!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr)).into()),
+        }
+    }
+
     /// The ids of some connections.
     pub(crate) fn connections(&self, count: usize) -> Fallible<Vec<String>> {
         let answer: Value =

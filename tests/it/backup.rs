@@ -85,7 +85,7 @@ async fn a_backup_under_load_holds_every_call_before_it_and_becomes_a_gateway_of
     within("calls come in", some).await;
     let before = answered.lock().expect("never poisoned").clone();
     let told = does(here.path(), &["backup", "copy"]).await;
-    assert!(told.contains("database (") && told.contains("2 key files"), "{told}");
+    assert!(told.contains("database (") && told.contains("3 key files"), "{told}");
     assert!(fails(here.path(), &["backup", "copy"]).await.contains("is not empty"));
     load.abort();
 

@@ -51,7 +51,7 @@ pub(in crate::cli) enum Hold {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Add {
+pub(in crate::cli) struct Add {
     /// Hold the calls that this agent made or received; one that was deleted by its id.
     #[arg(long, required_unless_present = "all", conflicts_with = "all")]
     agent: Option<String>,

@@ -29,7 +29,7 @@ pub(super) struct Options {
 /// # Errors
 /// When the gateway cannot be started, or does not answer as it should.
 pub(super) async fn run(options: Options, out: &mut (impl Write + Send)) -> Result<(), Trouble> {
-    let gateway = start(&options).await?;
+    let gateway = Box::pin(start(&options)).await?;
     let mut story = Story::begin(&gateway, out).await?;
     story.tell().await?;
     story.log().await?;

@@ -25,6 +25,13 @@ use crate::registry::{self, Registry};
 use crate::server;
 use crate::telemetry::LostLines;
 
+/// What goes on beside calls, and is told of by the API.
+pub(super) struct Beside<'a> {
+    pub(super) ledger: &'a Ledger,
+    pub(super) retention: &'a Retention,
+    pub(super) outlets: &'a Outlets,
+}
+
 /// What the API works on, and what counts for it.
 pub(super) struct ControlPlane {
     pub(super) registry: Arc<Registry>,
@@ -49,10 +56,9 @@ impl ControlPlane {
         listeners: &Listeners,
         state: &State,
         path: &CallPath,
-        ledger: &Ledger,
-        retention: &Retention,
-        outlets: &Outlets,
+        beside: &Beside<'_>,
     ) -> Result<Self, StartError> {
+        let Beside { ledger, retention, outlets } = beside;
         let registry_settings = registry::Settings {
             key_prefix: config.agents.key_prefix.clone(),
             allow_networks: Arc::clone(&path.networks),

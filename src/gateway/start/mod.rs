@@ -19,7 +19,7 @@ use crate::audit::ledger::retention::{Retention, RetentionSettings};
 use crate::clock::Clock;
 use crate::conditions::Conditions;
 use crate::config::Config;
-use control_plane::ControlPlane;
+use control_plane::{Beside, ControlPlane};
 use doors::Doors;
 use listeners::Listeners;
 use outlets::Outlets;
@@ -45,7 +45,8 @@ pub(super) async fn start(config: Config, clock: Clock) -> Result<Gateway, Start
     let ledger = Ledger::start(&config, &clock, &state.store, state.node_id, url, witnesses, tree)?;
     let retention = Retention::new(state.store.clone(), clock.clone(), retention_settings(&config));
     let outlets = Outlets::build(&config, &clock, &conditions, &state, &path);
-    let plane = ControlPlane::build(&config, &clock, &listeners, &state, &path, &ledger, &retention, &outlets).await?;
+    let beside = Beside { ledger: &ledger, retention: &retention, outlets: &outlets };
+    let plane = ControlPlane::build(&config, &clock, &listeners, &state, &path, &beside).await?;
     let admin_url = listeners.admin_url();
     let (public_tls, admin_tls) = (listeners.public_tls.clone(), listeners.admin_tls.clone());
     let addresses = (listeners.public_address, listeners.admin_address);

@@ -24,6 +24,9 @@ use crate::store::{Store, StoreError};
 const INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1_000 });
 /// unless there are so many.
 const ROWS: u64 = 1_000;
+/// How long every checkpoint is kept in the database; of older ones the last of every hour stays, and those that name a key.
+const KEPT_US: i64 = 24 * HOUR_US;
+const HOUR_US: i64 = 3_600_000_000;
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1_000 });
 
@@ -223,7 +226,10 @@ impl Sealer {
             let Some(tree) = self.tree.borrow_and_update().clone() else { return };
             if tree.size() > signing.size {
                 match self.seal(&mut signing, &tree, None).await {
-                    Ok(()) => self.view.change(|state| state.trouble = None),
+                    Ok(()) => {
+                        self.view.change(|state| state.trouble = None);
+                        self.thin(&mut signing).await;
+                    }
                     Err(error) => {
                         tracing::error!(%error, "a checkpoint cannot be signed; it will be tried again");
                         self.view.change(|state| state.trouble = Some(error.to_string()));
@@ -265,7 +271,7 @@ impl Sealer {
             let first = LedgerKeyRow { number: 1, key: signer.key().to_string(), size, added_at: self.clock.wall() };
             self.store.keep_ledger_key(*node, &first).await?;
         }
-        let mut signing = Signing { number: keys.len().max(1) as u64, signer, size };
+        let mut signing = Signing { number: keys.len().max(1) as u64, signer, size, thinned: Timestamp(0) };
         self.view.change(|state| {
             state.key = Some(signing.signer.key().clone());
             (state.sealed.size, state.trouble) = (size, None);
@@ -362,6 +368,18 @@ impl Sealer {
         Ok(())
     }
 
+    /// Once an hour: a checkpoint for every second of years is of no use to anybody.
+    async fn thin(&self, signing: &mut Signing) {
+        let now = self.clock.wall();
+        if now.0.saturating_sub(signing.thinned.0) < HOUR_US {
+            return;
+        }
+        signing.thinned = now;
+        if let Err(error) = self.store.thin_checkpoints(self.settings.node, now.plus_micros(-KEPT_US)).await {
+            tracing::warn!(%error, "old checkpoints could not be deleted; it will be tried again in an hour");
+        }
+    }
+
     fn remember(&self, note: &str) -> Result<(), SealError> {
         let file = &self.settings.file;
         let draft = file.with_extension("new");
@@ -376,6 +394,8 @@ struct Signing {
     signer: Signer,
     number: u64,
     size: u64,
+    /// When old checkpoints were last looked for.
+    thinned: Timestamp,
 }
 
 /// Returns when it is time for a checkpoint; false: there will be no more rows.

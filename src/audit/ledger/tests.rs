@@ -28,6 +28,7 @@ on_each_database!(
     a_database_without_what_was_signed_is_not_signed_for,
     a_key_that_signed_must_not_be_missing,
     checkpoints_are_thinned_to_one_an_hour_but_for_those_that_name_keys,
+    the_sealer_thins_what_is_older_than_a_day,
 );
 
 /// A gateway's sealing: its tree told by hand.
@@ -312,5 +313,23 @@ mod suite {
         let left: Vec<u64> =
             store.checkpoints(NODE, 0, 400).await.expect("checkpoints").iter().map(|row| row.size).collect();
         assert_eq!(left, [vec![60, 71, 120, 180], (201..=300).collect()].concat());
+    }
+    pub(super) async fn the_sealer_thins_what_is_older_than_a_day(test: &TestStore) {
+        let (sealing, store) = (Sealing::new(test), &test.store);
+        let mut running = sealing.start(&[1]);
+        running.tell(store).await;
+        for n in 0..3 {
+            record(store, NODE, n..n + 1).await;
+            let size = running.tell(store).await;
+            running.sealed(size).await;
+            sealing.clock.advance(std::time::Duration::from_secs(1));
+        }
+        sealing.clock.advance(std::time::Duration::from_secs(25 * 3_600));
+        record(store, NODE, 3..4).await;
+        running.tell(store).await;
+        running.end().await;
+        let left = store.checkpoints(NODE, 0, 9).await.expect("checkpoints");
+        // 22:13:20 is when the clock begins: all three are of one hour.
+        assert_eq!(left.iter().map(|row| row.size).collect::<Vec<_>>(), [3, 4]);
     }
 }

@@ -3,6 +3,7 @@
 mod charges;
 pub mod erase;
 pub mod histogram;
+mod packed;
 mod permit;
 mod postgres;
 pub mod remove;

@@ -16,7 +16,7 @@ use super::StoreError;
 
 pub(super) use patience::{Patience, in_time};
 pub(super) use query::{Built, Query, among, either, query};
-pub(super) use row::{Column, Row, corrupt};
+pub(super) use row::{Column, Row, corrupt, exact_id};
 pub(super) use value::{PgTime, Value};
 
 /// Which SQL is spoken.

@@ -82,7 +82,7 @@ impl Row {
 }
 
 /// An id as it is written here: one that is written otherwise was changed by hand, though it is the same id.
-fn exact_id(text: &str) -> Option<Uuid> {
+pub(in crate::store) fn exact_id(text: &str) -> Option<Uuid> {
     let id = Uuid::try_parse(text).ok()?;
     (id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text).then_some(id)
 }

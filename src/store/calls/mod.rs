@@ -6,7 +6,7 @@ pub mod histogram;
 mod permit;
 mod postgres;
 pub mod remove;
-mod rollups;
+pub mod rollups;
 mod scan;
 mod sqlite;
 pub mod stats;

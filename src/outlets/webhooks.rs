@@ -37,6 +37,9 @@ const LONGEST_REST: Duration = Duration::from_secs(60);
 const GIVE_UP_US: i64 = 86_400_000_000;
 /// Events that nobody wants to be told are forgotten: an hour, in microseconds. Nodes that have webhooks have taken them by then.
 const UNWANTED_US: i64 = 3_600_000_000;
+/// A delivery to a webhook that this node does not have is forgotten once it was due for so long: two days, in microseconds.
+/// Nodes that have it would have sent it, or given it up.
+const ABANDONED_US: i64 = 2 * GIVE_UP_US;
 /// Deliveries in memory at most while the database is away.
 const HELD_MAX: usize = 256;
 
@@ -164,14 +167,19 @@ impl Webhooks {
     /// Makes deliveries of what happened; whether there may be more at once.
     pub(super) async fn gather_once(&self) -> Result<bool, StoreError> {
         self.hold(self.conditions.take_changes());
-        self.let_go().await;
+        let queued = self.let_go().await;
         let now = self.clock.wall();
+        let own: Vec<&str> = self.hooks.iter().map(|hook| hook.name.as_str()).collect();
+        let abandoned = self.store.forget_deliveries(now.plus_micros(-ABANDONED_US), &own).await?;
+        if abandoned > 0 {
+            warn!(abandoned, "events for webhooks that are not configured any more are not told");
+        }
         if self.hooks.is_empty() {
             self.store.forget_webhook_events(now.plus_micros(-UNWANTED_US)).await?;
             return Ok(false);
         }
         let taken = self.store.take_webhook_events(|event| self.deliveries(event, now)).await?;
-        if taken > 0 {
+        if taken > 0 || queued {
             for hook in &self.hooks {
                 let dropped = self.store.bound_deliveries(&hook.name).await?;
                 if dropped > 0 {
@@ -209,16 +217,16 @@ impl Webhooks {
         held.drain(..over);
     }
 
-    /// Gives what is held to the database, or sends it where the database does not take it.
-    async fn let_go(&self) {
+    /// Gives what is held to the database, or sends it where the database does not take it; whether there is more in that now.
+    async fn let_go(&self) -> bool {
         let held = self.held().clone();
         if held.is_empty() {
-            return;
+            return false;
         }
         let deliveries: Vec<Delivery> = held.iter().map(|held| held.delivery.clone()).collect();
         if self.store.queue_deliveries(&deliveries).await.is_ok() {
             self.held().clear();
-            return;
+            return true;
         }
         let now = self.clock.wall();
         let due = held.into_iter().filter(|held| held.next <= now);
@@ -249,6 +257,7 @@ impl Webhooks {
                 }
             }
         }
+        false
     }
 
     /// Sends the next delivery to a webhook, if one's time has come.

@@ -86,6 +86,22 @@ impl World {
         let hooks = config.webhooks.iter().map(Hook::of).collect();
         Webhooks::new(hooks, NODE, store.clone(), self.conditions.clone(), self.receivers.post(), self.clock.clone())
     }
+
+    /// Has so many deliveries wait for the webhook `pager`; says when each came, counted from 1.
+    async fn wait(&self, store: &Store, deliveries: u32) -> impl Fn(u32) -> Timestamp + use<> {
+        let first = self.clock.wall().plus_micros(-1_000_000);
+        let at = move |n: u32| first.plus_micros(n.into());
+        let delivery = |n: u32| Delivery {
+            event_id: Uuid::from_u128(n.into()),
+            webhook: "pager".to_owned(),
+            body: "{}".to_owned(),
+            created_at: at(n),
+            attempts: 0,
+        };
+        let deliveries: Vec<_> = (1..=deliveries).map(delivery).collect();
+        store.queue_deliveries(&deliveries).await.expect("written");
+        at
+    }
 }
 
 async fn found(store: &Store, agent: &AgentRow, health: HealthStatus) {
@@ -107,6 +123,8 @@ on_each_database!(
     an_event_that_is_not_taken_is_sent_again_under_its_id_for_a_day,
     of_two_nodes_one_sends_and_another_takes_over_from_one_that_dies,
     what_waits_is_bounded_and_the_newest_of_it,
+    conditions_that_come_and_go_are_bounded_as_well,
+    what_waits_for_a_webhook_that_is_nowhere_any_more_is_forgotten,
     events_that_nobody_wants_are_forgotten,
     while_the_database_is_away_conditions_are_told_from_memory,
 );
@@ -205,19 +223,34 @@ mod suite {
     pub(super) async fn what_waits_is_bounded_and_the_newest_of_it(test: &TestStore) {
         let (store, world) = (&test.store, World::new());
         let webhooks = world.node(store, &[("pager", &[])]);
-        let old = |n: u32| Delivery {
-            event_id: Uuid::from_u128(n.into()),
-            webhook: "pager".to_owned(),
-            body: "{}".to_owned(),
-            created_at: Timestamp(n.into()),
-            attempts: 0,
-        };
-        let deliveries: Vec<_> = (1..=WAITING_MAX + 2).map(old).collect();
-        store.queue_deliveries(&deliveries).await.expect("written");
+        let at = world.wait(store, WAITING_MAX + 2).await;
         store.add_event(&happened("agent.card_held", json!({}))).await.expect("written");
         while webhooks.gather_once().await.expect("gathered") {}
         let waiting = store.waiting_deliveries().await.expect("read");
-        assert_eq!((waiting[0].deliveries, waiting[0].oldest), (i64::from(WAITING_MAX), Timestamp(4)));
+        assert_eq!((waiting[0].deliveries, waiting[0].oldest), (i64::from(WAITING_MAX), at(4)));
+    }
+
+    pub(super) async fn conditions_that_come_and_go_are_bounded_as_well(test: &TestStore) {
+        let (store, world) = (&test.store, World::new());
+        let webhooks = world.node(store, &[("pager", &[])]);
+        let at = world.wait(store, WAITING_MAX).await;
+        world.conditions.set(Condition::JournalBudgetLow, Some("low".to_owned()));
+        world.conditions.set(Condition::JournalBudgetLow, None);
+        webhooks.gather_once().await.expect("gathered");
+        let waiting = store.waiting_deliveries().await.expect("read");
+        assert_eq!((waiting[0].deliveries, waiting[0].oldest), (i64::from(WAITING_MAX), at(3)));
+    }
+
+    pub(super) async fn what_waits_for_a_webhook_that_is_nowhere_any_more_is_forgotten(test: &TestStore) {
+        let (store, world) = (&test.store, World::new());
+        let (before, after) = (world.node(store, &[("old", &[])]), world.node(store, &[("new", &[])]));
+        world.conditions.set(Condition::DatabaseAway, Some("away".to_owned()));
+        before.gather_once().await.expect("gathered");
+        for (later, node, waiting) in [(172_800, &after, 1), (1, &before, 1), (0, &after, 0)] {
+            world.clock.advance(Duration::from_secs(later));
+            node.gather_once().await.expect("gathered");
+            assert_eq!(store.waiting_deliveries().await.expect("read").len(), waiting);
+        }
     }
 
     pub(super) async fn events_that_nobody_wants_are_forgotten(test: &TestStore) {

@@ -184,10 +184,8 @@ impl Store {
     }
 
     /// How many calls the filter's rows stand for.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn calls_sum(&self, filter: &CallFilter) -> Result<u64, StoreError> {
+    #[cfg(test)]
+    pub(crate) async fn calls_sum(&self, filter: &CallFilter) -> Result<u64, StoreError> {
         let mut query = self.select("SELECT CAST(coalesce(sum(calls), 0) AS bigint) FROM proxy_calls WHERE true");
         conditions(&mut query, filter);
         let sum = query.build().number(&self.reader).await?;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::rows::{AdminEvent, AgentRow, HealthStatus};
-use super::sql::{Row, Tx, query};
+use super::sql::{Built, Row, Tx, query};
 use super::{Store, StoreError, columns};
 use crate::clock::Timestamp;
 
@@ -296,6 +296,25 @@ impl Store {
         .bind(over)
         .execute(&self.writer)
         .await
+    }
+
+    /// Forgets deliveries that were due before `until`, but for those to these webhooks; how many.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn forget_deliveries(&self, until: Timestamp, but: &[&str]) -> Result<u64, StoreError> {
+        let those = |sql: &str| {
+            let mut query = Built::new(self.reader.dialect(), sql);
+            query.push_bind(until);
+            for webhook in but {
+                query.push(" AND webhook <> ").push_bind(*webhook);
+            }
+            query.build()
+        };
+        if !those("SELECT 1 FROM webhook_deliveries WHERE next_at < ").exists(&self.reader).await? {
+            return Ok(0);
+        }
+        those("DELETE FROM webhook_deliveries WHERE next_at < ").execute(&self.writer).await
     }
 
     /// What waits, webhook by webhook.

@@ -117,7 +117,8 @@ impl Follower {
         }
         let Self { gathering, workers, instance, .. } = self;
         let batch = &mut gathering.batch;
-        self.ready = last || !batch.rows.is_empty();
+        // Segments without rows have to go as well: where they end, the database has to know.
+        self.ready = last || !batch.rows.is_empty() || workers.iter().any(WorkerReader::has_moved_on);
         batch.finished = last.then_some(*instance);
         batch.positions = workers
             .iter()

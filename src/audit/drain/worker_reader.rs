@@ -144,9 +144,15 @@ impl WorkerReader {
         self.at.as_ref().map(|reading| reading.place().max(self.resume))
     }
 
-    /// Whether nothing of segment `number` is needed any more, once everything handed on is in the database.
+    /// Whether it reads a segment behind the one that the database knows of.
+    pub(super) fn has_moved_on(&self) -> bool {
+        self.place().is_some_and(|place| place.segment > self.stored.segment.max(FIRST))
+    }
+
+    /// Whether nothing of segment `number` is needed any more. The database has to stand behind it: a place in a segment that is
+    /// gone would be taken for a loss.
     pub(super) fn is_past(&self, number: u64) -> bool {
-        let behind = |reading: &Reading| number < reading.number && reading.to_carry == 0;
+        let behind = |reading: &Reading| number < self.stored.segment && reading.to_carry == 0;
         // What is lost there is found again until it is a gap in the log.
         self.at.as_ref().is_some_and(behind) && !self.losses.is_pending()
     }
@@ -167,12 +173,13 @@ impl WorkerReader {
         let header = reader.header(extent)?;
         let before = self.at.as_ref().map(|reading| reading.number);
         let (to_carry, begun) = header.map_or((0, None), |header| (header.carried, header.begun));
-        if number == FIRST {
+        // Where the database stands is always in a segment that is still there; at first, in none.
+        let from = self.resume.segment.max(FIRST);
+        if before.is_none() && (number == FIRST || self.resume == Place::default()) {
             self.losses.begin();
         }
-        // Where the database stands is always in a segment that is still there.
-        let due = before.map(|before| before + 1).or((self.resume.segment > 0).then_some(self.resume.segment));
-        if let (Some(due), Some(_)) = (due.filter(|due| *due < number), begun) {
+        let due = before.map_or(from, |before| before + 1);
+        if due < number && begun.is_some() {
             self.losses.note(Cause::SegmentMissing, due, &missing(self.worker, due, number - 1));
         }
         let (gone, written) = (reader.is_gone(), reader.is_written());

@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::record::RecordCursor;
 use crate::control::view::Names;
+use crate::registry::Actor;
 use crate::store::call_query::CallFilter;
 use crate::store::rows::CallRow;
 use crate::store::{Store, StoreError};
@@ -24,8 +25,9 @@ const PAGE: u32 = 500;
 const PAGES: usize = 2;
 /// How many pages a listener may be behind before it has to read for itself.
 const BEHIND_MAX: usize = 16;
-/// Listeners at once, and those of one asker.
+/// Listeners at once, those of agents among them, so that these leave some to operators, and those of one asker.
 const LISTENERS_MAX: u32 = 64;
+const LISTENERS_AGENTS: u32 = 48;
 const LISTENERS_EACH: u32 = 8;
 
 /// Rows that are new, and the names in them.
@@ -97,13 +99,14 @@ impl Follow {
         self.stopping.clone()
     }
 
-    /// A place for one more stream of `asker`.
-    pub(super) fn place(self: &Arc<Self>, asker: String) -> Result<Place, Full> {
+    /// A place for one more stream of `who`.
+    pub(super) fn place(self: &Arc<Self>, who: &Actor) -> Result<Place, Full> {
+        let (asker, most) = (who.word(), if who.is_operator() { LISTENERS_MAX } else { LISTENERS_AGENTS });
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         if listeners.get(&asker).is_some_and(|own| *own >= LISTENERS_EACH) {
             return Err(Full::Asker);
         }
-        if listeners.values().sum::<u32>() >= LISTENERS_MAX {
+        if listeners.values().sum::<u32>() >= most {
             return Err(Full::All);
         }
         *listeners.entry(asker.clone()).or_default() += 1;
@@ -162,4 +165,27 @@ async fn news(store: &Store, seen: &mut RecordCursor) -> Result<(News, bool), St
     let names = super::names_in(store, &record.rows).await?;
     *seen = RecordCursor(record.reached);
     Ok((News { rows: record.rows, names }, record.more))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::rows::OperatorRole;
+
+    #[test]
+    fn agents_leave_places_to_operators() {
+        let follow = Arc::new(Follow::until(watch::Sender::new(false).subscribe()));
+        let places: Vec<_> = (0..9)
+            .flat_map(|agent| (0..LISTENERS_EACH).map(move |_| Actor::Agent(Uuid::from_u128(agent))))
+            .map_while(|agent| follow.place(&agent).ok())
+            .collect();
+        assert_eq!(places.len(), LISTENERS_AGENTS as usize);
+        let operator = Actor::Operator { name: "root".to_owned(), role: OperatorRole::Auditor };
+        let place = follow.place(&operator).expect("kept for operators");
+        drop(places);
+        assert!(follow.place(&Actor::Agent(Uuid::nil())).is_ok());
+        drop(place);
+    }
 }

@@ -72,7 +72,7 @@ pub(in crate::control) async fn follow(asked: Asked) -> Result<Response, Problem
         }
         None => asked.parameters.word("next", super::NEXT, RecordCursor::read)?,
     };
-    let place = asked.control.follow.place(asked.who.word()).map_err(|full| {
+    let place = asked.control.follow.place(&asked.who).map_err(|full| {
         Problem::unavailable(match full {
             Full::Asker => "you follow the log as often as you may: close another stream first",
             Full::All => "as many follow the log as may: try again later, or read pages of /api/calls?order=recorded",

@@ -19,7 +19,8 @@ use crate::control::readings;
 use crate::control::view;
 use crate::control::who::Asked;
 use crate::store::calls::histogram::Histogram;
-use crate::store::calls::stats::{Bucket, CallSums, Dimension, StatsQuery, whole_minutes};
+use crate::store::calls::rollups::MINUTES_DAYS;
+use crate::store::calls::stats::{Bucket, CallSums, Dimension, StatsQuery, has_minutes, whole_spans};
 
 /// The most sums that are read for one answer.
 const SUMS_MAX: usize = 50_000;
@@ -104,7 +105,7 @@ impl Percentiles {
 }
 
 /// The call log in numbers: calls, refusals, outcomes, bytes and latency, of all of it for operators, of its own calls for an agent.
-/// Times are rounded outwards to whole minutes.
+/// Times are rounded outwards to whole minutes, those of more than 35 days ago to whole hours.
 #[utoipa::path(get, path = "/api/calls/stats", operation_id = "call_stats", tag = "calls",
     params(("since" = Option<String>, Query, description = "A time; a day before `until` unless said", format = DateTime),
         ("until" = Option<String>, Query, description = "A time; now unless said", format = DateTime),
@@ -128,7 +129,8 @@ pub(in crate::control) async fn show(asked: Asked) -> Result<Response, Problem> 
     let by = parameters.word("by", "any of caller, agent and level, with commas between them", dimensions)?;
     let bucket = parameters.word("bucket", "none, minute, hour or day", bucket)?.unwrap_or(Bucket::Whole);
     let filter = filter::read(&asked).await?;
-    let until = parameters.time("until")?.unwrap_or_else(|| asked.control.registry.clock().wall());
+    let now = asked.control.registry.clock().wall();
+    let until = parameters.time("until")?.unwrap_or(now);
     let since = parameters.time("since")?.unwrap_or_else(|| until.plus_micros(-DAY_US));
     if since > until {
         return Err(Problem::invalid("since", "lies after until"));
@@ -137,7 +139,11 @@ pub(in crate::control) async fn show(asked: Asked) -> Result<Response, Problem> 
     if until.0.saturating_sub(since.0) > most * DAY_US {
         return Err(Problem::invalid("since", format!("lies more than {most} days before until: {finer}")));
     }
-    let range = whole_minutes(since..until);
+    if bucket == Bucket::Minute && !has_minutes(since, now) {
+        let text = format!("lies more than {MINUTES_DAYS} days back, where only hours are kept: ask by the hour");
+        return Err(Problem::invalid("since", text));
+    }
+    let range = whole_spans(since..until, now);
     let (since, until) = (range.start, range.end);
     let (groups, truncated) = match filter {
         Some(filter) => {

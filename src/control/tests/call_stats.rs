@@ -125,6 +125,7 @@ async fn what_cannot_be_told_is_refused_with_what_can() {
         ("bucket=week", "bucket"),
         ("since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "since"),
         ("since=2026-01-01T00:00:00Z&until=2026-01-02T00:00:01Z&bucket=minute", "since"),
+        ("since=2020-01-01T00:00:00Z&until=2020-01-01T01:00:00Z&bucket=minute", "since"),
         ("since=2026-01-01T00:00:00Z&until=2026-03-01T00:00:00Z&bucket=hour", "since"),
         ("since=2024-01-01T00:00:00Z&until=2026-01-01T00:00:00Z", "since"),
         ("operation=GetTask", "operation"),

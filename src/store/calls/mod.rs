@@ -7,7 +7,7 @@ mod packed;
 mod permit;
 mod postgres;
 pub mod remove;
-mod rollups;
+pub mod rollups;
 mod scan;
 mod sqlite;
 pub mod stats;
@@ -25,6 +25,7 @@ use super::sql::{Pool, Row, Tx, among, query};
 use super::{Store, StoreError, columns};
 use crate::audit::record::Charge;
 use crate::clock::Timestamp;
+use rollups::Span;
 
 pub use scan::ScannedRow;
 
@@ -189,16 +190,23 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn known_calls(&self, calls: &[CallRow]) -> Result<HashSet<Uuid>, StoreError> {
-        let times = || calls.iter().map(|call| call.called_at);
-        let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(HashSet::new()) };
-        // The time is what the index goes by.
-        let rows = among!("SELECT id FROM proxy_calls WHERE called_at BETWEEN $2 AND $3 AND ", "id")
-            .bind(calls.iter().map(|call| call.id).collect::<Vec<_>>())
-            .bind(first)
-            .bind(last)
-            .fetch_all(&self.recorder)
-            .await?;
-        rows.iter().map(|row| columns::id(row, "id")).collect()
+        let mut calls: Vec<(Timestamp, Uuid)> = calls.iter().map(|call| (call.called_at, call.id)).collect();
+        calls.sort_unstable();
+        let mut known = HashSet::new();
+        // The time is what the index goes by. Minute by minute: a stream that was open for a week must not have all of it read.
+        for near in calls.chunk_by(|(one, _), (next, _)| Span::Minute.start(*one) == Span::Minute.start(*next)) {
+            let ([(first, _), ..], [.., (last, _)]) = (near, near) else { continue };
+            let rows = among!("SELECT id FROM proxy_calls WHERE called_at BETWEEN $2 AND $3 AND ", "id")
+                .bind(near.iter().map(|(_, id)| *id).collect::<Vec<_>>())
+                .bind(*first)
+                .bind(*last)
+                .fetch_all(&self.recorder)
+                .await?;
+            for row in &rows {
+                known.insert(columns::id(row, "id")?);
+            }
+        }
+        Ok(known)
     }
 
     /// Forgets a process start, whose directory is gone.

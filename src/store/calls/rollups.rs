@@ -1,5 +1,5 @@
 //! Sums of calls by minute and by hour, kept with the rows they sum up: a batch is summed in memory first, so that a commit writes
-//! each sum once however many calls it has.
+//! each sum once however many calls it has. Those of minutes are removed in the end, those of hours stay.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -7,10 +7,15 @@ use std::sync::LazyLock;
 use uuid::Uuid;
 
 use super::histogram::{self, Histogram};
+use crate::audit::gap;
 use crate::clock::Timestamp;
-use crate::store::StoreError;
 use crate::store::rows::CallRow;
 use crate::store::sql::{Tx, query};
+use crate::store::{Store, StoreError, columns};
+
+/// For how long minutes can be told, in days.
+pub const MINUTES_DAYS: i64 = 35;
+const DAY_US: i64 = 86_400_000_000;
 
 /// Over how long a sum goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,9 +38,6 @@ impl Span {
         Timestamp(at.0.div_euclid(length) * length)
     }
 }
-
-/// The `decision` of a row that stands for no call: damage to the journal.
-const GAP: &str = "gap";
 
 /// What a sum is of. The columns are never NULL: nobody is all zeros, no reason is an empty one.
 const KEY: [&str; 9] = [
@@ -98,7 +100,8 @@ struct Sum {
 /// Adds `rows` to the sums.
 pub(super) async fn add(tx: &mut Tx, rows: &[CallRow]) -> Result<(), StoreError> {
     let mut sums: BTreeMap<Key<'_>, Sum> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.decision != GAP) {
+    // A gap stands for no call.
+    for row in rows.iter().filter(|row| row.decision != gap::WORD) {
         for span in [Span::Minute, Span::Hour] {
             let sum = sums.entry(Key::of(row, span)).or_default();
             sum.calls += row.calls;
@@ -123,6 +126,30 @@ pub(super) async fn add(tx: &mut Tx, rows: &[CallRow]) -> Result<(), StoreError>
         }
     }
     Ok(())
+}
+
+/// From when on minutes can be told: a whole hour.
+pub(super) fn minutes_since(now: Timestamp) -> Timestamp {
+    Span::Hour.start(now.plus_micros(-MINUTES_DAYS * DAY_US))
+}
+
+impl Store {
+    /// Removes the sums of the oldest minute of those that cannot be told any more at `now`: few at once, since recording waits
+    /// meanwhile. How many; none: there are no more.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn remove_old_minute(&self, now: Timestamp) -> Result<u64, StoreError> {
+        // A day later than they can be told: nodes' clocks differ, and so do questions and their answers.
+        let until = minutes_since(now).plus_micros(-DAY_US);
+        let oldest =
+            query("SELECT starts_at FROM call_rollups WHERE span = 60 AND starts_at < $1 ORDER BY starts_at LIMIT 1");
+        let Some(oldest) = oldest.bind(until).fetch_optional(&self.reader).await? else { return Ok(0) };
+        query("DELETE FROM call_rollups WHERE span = 60 AND starts_at = $1")
+            .bind(columns::time(&oldest, "starts_at")?)
+            .execute(&self.writer)
+            .await
+    }
 }
 
 impl<'a> Key<'a> {

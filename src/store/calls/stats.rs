@@ -6,7 +6,7 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::histogram::{self, Histogram};
-use super::rollups::{SUMS, Span};
+use super::rollups::{SUMS, Span, minutes_since};
 use crate::clock::Timestamp;
 use crate::store::call_query::{CallFilter, on_sums};
 use crate::store::sql::{Built, Row};
@@ -41,7 +41,7 @@ pub enum Bucket {
 pub struct StatsQuery {
     /// Which calls, by what the sums know of them: agents, level, decision, outcome and reason.
     pub filter: CallFilter,
-    /// Calls that arrived in these minutes: see [`whole_minutes`].
+    /// Calls that arrived in that time: see [`whole_spans`].
     pub range: Range<Timestamp>,
     /// What is told apart; reasons, outcomes and decisions always are.
     pub by: Vec<Dimension>,
@@ -76,10 +76,17 @@ pub struct CallSums {
     pub latency: Histogram,
 }
 
-/// `range` moved outwards to whole minutes, which is what the sums can tell.
+/// `range` moved outwards to what the sums can tell at `now`: whole minutes, and whole hours where those of minutes are gone.
 #[must_use]
-pub fn whole_minutes(range: Range<Timestamp>) -> Range<Timestamp> {
-    Span::Minute.start(range.start)..up(range.end, Span::Minute)
+pub fn whole_spans(range: Range<Timestamp>, now: Timestamp) -> Range<Timestamp> {
+    let span = |at: Timestamp| if has_minutes(at, now) { Span::Minute } else { Span::Hour };
+    span(range.start).start(range.start)..up(range.end, span(range.end))
+}
+
+/// Whether the minute of `at` can be told at `now`.
+#[must_use]
+pub fn has_minutes(at: Timestamp, now: Timestamp) -> bool {
+    at >= minutes_since(now)
 }
 
 /// The beginning of the span after `at`, or `at` where it is one.

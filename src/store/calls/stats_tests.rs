@@ -14,6 +14,7 @@ use crate::store::testing::{TestStore, on_each_database};
 
 const NODE: Uuid = Uuid::from_u128(5);
 const MINUTE: i64 = 60_000_000;
+const DAY: i64 = 24 * 60 * MINUTE;
 /// 2023-11-14T22:00:00Z.
 const HOUR: i64 = 1_699_999_200_000_000;
 
@@ -21,6 +22,7 @@ on_each_database!(
     sums_are_those_of_the_rows_whatever_came_when_and_whatever_is_asked,
     a_batch_that_is_not_committed_is_not_summed,
     damage_is_no_call,
+    minutes_go_and_hours_stay,
 );
 
 /// A call within three days, most of them within two hours: the drain sees late ones, too.
@@ -188,6 +190,36 @@ mod suite {
         };
         assert_eq!(test.store.call_stats(&asked, 10).await.expect("sums"), []);
     }
+
+    pub(super) async fn minutes_go_and_hours_stay(test: &TestStore) {
+        let mut runner = TestRunner::deterministic();
+        let batch = prop::collection::vec(call(), 150).new_tree(&mut runner).expect("a batch").current();
+        let rows = numbered(batch, &mut BTreeMap::new());
+        let batch = DrainBatch { rows: rows.clone(), ..DrainBatch::default() };
+        test.store.commit_drained(&batch).await.expect("commit");
+        let minutes = async || {
+            let everything = Timestamp(HOUR - 2 * DAY)..Timestamp(HOUR + 3 * DAY);
+            let asked =
+                StatsQuery { filter: CallFilter::default(), range: everything, by: Vec::new(), bucket: Bucket::Minute };
+            let found = test.store.call_stats(&asked, 100_000).await.expect("sums");
+            found.iter().map(|sum| sum.starts_at).min()
+        };
+        // Minutes of before an hour into the calls are not told, those of a day before that are not there.
+        for now in [HOUR + 36 * DAY + 60 * MINUTE, HOUR + 36 * DAY + 90 * MINUTE, HOUR + 50 * DAY].map(Timestamp) {
+            while test.store.remove_old_minute(now).await.expect("removed") > 0 {}
+            let oldest = minutes().await;
+            assert!(oldest.is_none_or(|oldest| oldest >= Timestamp(HOUR + 60 * MINUTE)), "{oldest:?}");
+            assert_eq!(oldest.is_none(), now > Timestamp(HOUR + 40 * DAY), "no more than that");
+            for _ in 0..40 {
+                let mut asked = question().new_tree(&mut runner).expect("a question").current();
+                asked.range = whole_spans(asked.range, now);
+                if asked.bucket != Bucket::Minute || has_minutes(asked.range.start, now) {
+                    let found = test.store.call_stats(&asked, 100_000).await.expect("sums");
+                    assert_eq!(added(found), expected(&rows, &asked), "{asked:?}");
+                }
+            }
+        }
+    }
 }
 
 proptest! {
@@ -209,10 +241,20 @@ proptest! {
     }
 
     #[test]
-    fn a_range_grows_to_whole_minutes(from in 0_i64..1_000_000_000_000, length in 0_i64..1_000_000_000) {
-        let grown = whole_minutes(Timestamp(from)..Timestamp(from + length));
-        prop_assert_eq!((grown.start.0 % MINUTE, grown.end.0 % MINUTE), (0, 0));
-        prop_assert!(grown.start.0 <= from && from - grown.start.0 < MINUTE);
-        prop_assert!(grown.end.0 >= from + length && grown.end.0 - from - length < MINUTE);
+    fn a_range_grows_to_whole_minutes_and_to_whole_hours_where_those_are_gone(
+        from in 0_i64..1_000_000_000_000,
+        length in 0_i64..1_000_000_000,
+        since in 0_i64..278,
+    ) {
+        let since = since * 60 * MINUTE;
+        let grown = whole_spans(Timestamp(from)..Timestamp(from + length), Timestamp(since + 35 * DAY + MINUTE));
+        let unit = |at: i64| if at < since { 60 * MINUTE } else { MINUTE };
+        let (first, last) = (unit(from), unit(from + length));
+        prop_assert_eq!((grown.start.0 % first, grown.end.0 % last), (0, 0));
+        prop_assert!(grown.start.0 <= from && from - grown.start.0 < first);
+        prop_assert!(grown.end.0 >= from + length && grown.end.0 - from - length < last);
+        for (span, part) in parts(&grown, Bucket::Whole) {
+            prop_assert!(span == Span::Hour || part.start.0 >= since);
+        }
     }
 }

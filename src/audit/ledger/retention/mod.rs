@@ -22,8 +22,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
-use crate::store::Store;
 use crate::store::calls::erase::Erasure;
+use crate::store::{Store, StoreError};
 
 pub use erase::{CallerErasure, Eraser};
 
@@ -172,6 +172,15 @@ impl Retention {
                 Err(error) => note(trouble, &error),
             }
         }
+        if let Err(error) = self.remove_old_minutes(now).await {
+            note(trouble, &error);
+        }
+    }
+
+    /// Removes the sums of minutes that statistics do not tell any more.
+    async fn remove_old_minutes(&self, now: Timestamp) -> Result<(), StoreError> {
+        while paced(self.store.remove_old_minute(now)).await? > 0 {}
+        Ok(())
     }
 }
 

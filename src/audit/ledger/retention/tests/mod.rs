@@ -13,6 +13,8 @@ use crate::audit::ledger::proof::{check_consistency, check_inclusion};
 use crate::audit::ledger::read::TreeReader;
 use crate::audit::ledger::testing::{NODE, record, record_rows, row, sign};
 use crate::audit::ledger::tree::Hash;
+use crate::store::call_query::CallFilter;
+use crate::store::calls::stats::{Bucket, StatsQuery};
 use crate::store::holds::HoldRow;
 use crate::store::rows::{AdminEvent, CallRow};
 use crate::store::testing::{TestStore, on_each_database};
@@ -27,6 +29,7 @@ on_each_database!(
     a_removal_that_broke_off_goes_on,
     what_is_not_what_was_signed_for_stays,
     a_hold_that_comes_between_keeps_its_rows,
+    sums_of_minutes_go_and_those_of_hours_stay,
 );
 
 const DAY: i64 = 86_400_000_000;
@@ -144,6 +147,19 @@ async fn recorded_on(test: &TestStore, day: Timestamp) {
 
 mod suite {
     use super::*;
+
+    pub(super) async fn sums_of_minutes_go_and_those_of_hours_stay(test: &TestStore) {
+        let store = &test.store;
+        record_rows(store, NODE, (0..40).map(|n| row_of_day(n, n.cast_signed()))).await;
+        turn(store, day(40), RetentionSettings::default()).await;
+        let sums = async |bucket| {
+            let asked = StatsQuery { filter: CallFilter::default(), range: FIRST..day(50), by: Vec::new(), bucket };
+            store.call_stats(&asked, 1_000).await.expect("sums").iter().map(|sum| sum.calls).sum::<i64>()
+        };
+        let all: i64 = rows(store, NODE).await.iter().map(|row| row.calls).sum();
+        let (minutes, days) = (sums(Bucket::Minute).await, sums(Bucket::Day).await);
+        assert!(0 < minutes && minutes < days && days <= all, "{minutes} {days} {all}");
+    }
 
     pub(super) async fn the_addresses_of_a_caller_go_and_every_row_is_still_proved(test: &TestStore) {
         let store = &test.store;

@@ -22,13 +22,15 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::clock::{Clock, Timestamp};
-use crate::store::Store;
 use crate::store::calls::erase::Erasure;
+use crate::store::{Store, StoreError};
 
 pub use erase::{CallerErasure, Eraser};
 
 /// How often it is looked whether something has become old enough.
 const TURN: Duration = Duration::from_secs(3_600);
+/// How long every checkpoint is kept; of earlier ones, the last of each hour.
+const CHECKPOINTS: Duration = Duration::from_secs(86_400);
 /// The least pause between two transactions.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 5 });
 
@@ -172,6 +174,16 @@ impl Retention {
                 Err(error) => note(trouble, &error),
             }
         }
+        if let Err(error) = self.thin_checkpoints(before(CHECKPOINTS)).await {
+            note(trouble, &error);
+        }
+    }
+
+    async fn thin_checkpoints(&self, then: Timestamp) -> Result<(), StoreError> {
+        for node in self.store.ledger_nodes().await? {
+            paced(self.store.thin_checkpoints(node, then)).await?;
+        }
+        Ok(())
     }
 }
 

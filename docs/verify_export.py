@@ -18,6 +18,7 @@ FIELDS = [field.split(":") for field in (
     "limit_left:i").split()]
 NUMBERS = {"seq"} | {name for name, kind in FIELDS if kind == "i"}
 MEMBERS = {"seq", "leaf_hash", "erased", "personal_salt", "client_ip_commitment"} | {name for name, _ in FIELDS}
+ERASED = "client_ip personal_salt credential_id protocol_version method rpc_id task_id context_id message_id trace_id".split()
 
 class Wrong(Exception): """Something does not hold."""
 def need(holds, what):
@@ -25,9 +26,12 @@ def need(holds, what):
         raise Wrong(what)
 def sha256(*parts): return hashlib.sha256(b"".join(parts)).digest()
 def node(left, right): return sha256(b"\1", left, right)
-def unhex(text):
-    need(isinstance(text, str) and re.fullmatch("([0-9a-f]{2})*", text), f"{text!r} is no hexadecimal")
+def unhex(text, size=32):
+    need(isinstance(text, str) and re.fullmatch("[0-9a-f]{%d}" % (2 * size), text), f"{text!r} is not {size} bytes in hexadecimal")
     return bytes.fromhex(text)
+def parsed(text):
+    once = lambda members: need(len(dict(members)) == len(members), "a member is there twice") or dict(members)
+    return json.loads(text, object_pairs_hook=once)
 
 def value(row, name, kind):
     """The bytes of a field; None where it is absent."""
@@ -35,7 +39,7 @@ def value(row, name, kind):
     if kind == "c":
         salt, commitment = row.get("personal_salt"), row.get("client_ip_commitment")
         need((it is None) == (salt is None) and None in (it, commitment), "address, salt and commitment contradict each other")
-        return sha256(unhex(salt), it.encode()) if it is not None else unhex(commitment) if commitment else None
+        return sha256(unhex(salt, 16), it.encode()) if it is not None else None if commitment is None else unhex(commitment)
     if it is None:
         return None
     need(isinstance(it, str) if kind != "i" else type(it) is int, f"{name} is of the wrong kind")
@@ -48,14 +52,15 @@ def value(row, name, kind):
         it = (time - datetime(1970, 1, 1)) // timedelta(microseconds=1)
     return it.encode() if isinstance(it, str) else it.to_bytes(8, "big", signed=True)
 def leaf(row):
-    """The leaf hash of a row, which its content must give unless that was erased."""
+    """The leaf hash of a row, which its content must give unless that was erased, as it is of refused calls alone."""
     need(not row.keys() - MEMBERS, "it has members that no row has")
-    stored, record = unhex(row["leaf_hash"]), b"tgcall\x01"
-    if not row.get("erased"):
-        for tag, (name, kind) in enumerate(FIELDS, 1):
-            it = value(row, name, kind)
-            record += b"" if it is None else bytes([tag]) + len(it).to_bytes(2, "big") + it
-        need(sha256(b"\0", record) == stored, "its content was changed: it does not give the leaf hash")
+    stored, record, erased = unhex(row["leaf_hash"]), b"tgcall\x01", row.get("erased", False)
+    for tag, (name, kind) in enumerate(FIELDS, 1):
+        it = value(row, name, kind)
+        record += b"" if it is None else bytes([tag]) + len(it).to_bytes(2, "big") + it
+    gone = row["decision"] == "refused" and all(row.get(name) is None for name in ERASED)
+    need(type(erased) is bool and gone >= erased, "it says that it was erased, and is not as erased rows are")
+    need(erased or sha256(b"\0", record) == stored, "its content was changed: it does not give the leaf hash")
     return stored
 
 def root(low, high, size, left, right):
@@ -66,7 +71,6 @@ def root(low, high, size, left, right):
         return known.pop(0)
     middle = low + (1 << (count - 1).bit_length() - 1)
     return node(root(low, middle, size, left, right), root(middle, high, size, left, right))
-
 def inclusion(leaf, index, low, high, proof):
     """The root over leaves low to high that a proof of inclusion (RFC 6962 2.1.1) leads to."""
     if high - low == 1:
@@ -79,7 +83,6 @@ def inclusion(leaf, index, low, high, proof):
 # Ed25519 (RFC 8032, 5.1): points are x, y, z and t with x/z, y/z on the curve and t = xy/z.
 P, ORDER = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, P - 2, P) % P
-
 def add(p, q):
     a, b = (p[1] - p[0]) * (q[1] - q[0]), (p[1] + p[0]) * (q[1] + q[0])
     c, d = 2 * p[3] * q[3] * D, 2 * p[2] * q[2]
@@ -119,7 +122,6 @@ def checkpoint(note, key):
             need(origin == name, "the checkpoint is of another log")
             return int(size), base64.b64decode(tree), more
     return None
-
 def trusted(said, key):
     """Size and root of the checkpoint in a file, if `key` signed it, or a successor that it announced."""
     need(said["version"] == 1, "it is of a version that this program does not know")
@@ -128,8 +130,7 @@ def trusted(said, key):
     for note in said["announcements"]:
         for next_key in [line[9:] for line in (checkpoint(note, key) or (0, 0, []))[2] if line.startswith("next-key ")]:
             key = next_key if checkpoint(note, next_key) else key
-    found = checkpoint(said["checkpoint"], key) or need(False, f"the checkpoint is not signed with {key}")
-    return found[:2]
+    return (checkpoint(said["checkpoint"], key) or need(False, f"the checkpoint is not signed with {key}"))[:2]
 def csv_rows(text):
     """Rows of CSV: an empty cell is null, "" is the empty text."""
     names, cells, at = None, [], 0
@@ -138,21 +139,22 @@ def csv_rows(text):
         at, (quoted, plain, end) = match.end(), match.groups()
         cells.append(quoted.replace('""', '"') if quoted is not None else plain or None)
         if end == "\n":
-            need(not names or len(cells) == len(names), "a line has too many cells, or too few")
+            need(len(cells) == len(names or set(cells)), "a line has too many cells, or too few, or two columns are the same")
             if names:
-                yield {k: int(v) if k in NUMBERS else v for k, v in zip(names, cells) if v is not None}
+                yield {name: int(cell) if name in NUMBERS else name == "erased" and cell == "true" or cell
+                       for name, cell in zip(names, cells) if cell is not None}
             names, cells = names or cells, []
     need(at == len(text), "the file was cut off")
 def json_rows(lines, wanted):
-    for row in map(json.loads, lines):
+    for row in map(parsed, lines):
         if "end" in row:
             return need(row == {"rows": wanted, "end": True} and not next(lines, None), "the file does not end as it should")
         yield row
     raise Wrong("the file was cut off: the line that ends it is missing")
-
 def check_export(said, rows, key):
     (size, sealed), first, last = trusted(said, key), said["first_seq"], said["last_seq"]
     left, right = ([unhex(hash) for hash in said["range_proof"][side]] for side in ("before", "after"))
+    need(1 <= first <= last, f"there are no rows from {first} to {last}")
     number, erased = first - 1, 0
     for row in rows:
         try:
@@ -173,14 +175,13 @@ def check_proof(said, key):
     found = inclusion(leaf(row), said["index"], 0, size, hashes)
     need(found == sealed and not hashes, "the proof does not lead to the signed root")
     return f"call {row['id']} is row {row['seq']} of what was signed in a checkpoint of {size} rows"
-
 def check(path, key):
     with open(path, encoding="utf-8", newline="") as file:
         start = file.readline()
         if start.startswith("seq,"):
             with open(path + ".proof.json", encoding="utf-8") as beside:
-                return check_export(json.load(beside), csv_rows(start + file.read()), key)
-        said = json.loads(start if start.rstrip().endswith("}") else start + file.read())
+                return check_export(parsed(beside.read()), csv_rows(start + file.read()), key)
+        said = parsed(start if start.rstrip().endswith("}") else start + file.read())
         if said["format"] == "trust-gateway-proof":
             return check_proof(said, key)
         return check_export(said, json_rows(file, said["last_seq"] - said["first_seq"] + 1), key)
@@ -195,5 +196,4 @@ def main(key, *paths):
             code = 7
     return code
 
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]) if len(sys.argv) > 2 else __doc__)
+if __name__ == "__main__": sys.exit(main(*sys.argv[1:]) if len(sys.argv) > 2 else __doc__)

@@ -179,24 +179,21 @@ impl Store {
     /// # Errors
     /// When the database cannot be written.
     pub async fn keep_checkpoint(&self, checkpoint: &CheckpointRow) -> Result<(), StoreError> {
-        self.durably(async {
-            // The same tree signed again has a second signature, or the same one.
-            query(
-                "INSERT INTO ledger_checkpoints (node_id, size, root, signed_at, announces, note) \
-                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (node_id, size) DO UPDATE SET \
-                 root = excluded.root, signed_at = excluded.signed_at, announces = excluded.announces, note = excluded.note",
-            )
-            .bind(checkpoint.node_id)
-            .bind(checkpoint.size.cast_signed())
-            .bind(&checkpoint.root)
-            .bind(checkpoint.signed_at)
-            .bind(checkpoint.announces)
-            .bind(&checkpoint.note)
-            .execute(&self.recorder)
-            .await
-        })
-        .await
-        .map(drop)
+        self.durably(keep(&self.recorder, checkpoint)).await
+    }
+
+    /// Keeps a checkpoint that names the next key, and enters that: both or none, or the former key would go on signing.
+    ///
+    /// # Errors
+    /// When the database cannot be written. If even that is unknown, [`Store::ledger_keys`] tells.
+    pub async fn keep_announcement(&self, checkpoint: &CheckpointRow, key: &LedgerKeyRow) -> Result<(), StoreError> {
+        let announced = async {
+            let mut tx = self.recording_of(checkpoint.node_id).await?;
+            keep(&mut tx, checkpoint).await?;
+            enter(&mut tx, checkpoint.node_id, key).await?;
+            tx.commit().await
+        };
+        self.durably(Box::pin(announced)).await
     }
 
     /// The checkpoints of a node from `size` on, smallest first, at most `limit`.
@@ -254,16 +251,14 @@ impl Store {
     /// When the database cannot be written.
     pub async fn thin_checkpoints(&self, node: Uuid, then: Timestamp) -> Result<u64, StoreError> {
         super::sql::either(
-            "DELETE FROM ledger_checkpoints WHERE node_id = $1 AND signed_at < $2 AND NOT announces AND EXISTS \
-             (SELECT 1 FROM ledger_checkpoints AS later WHERE later.node_id = $1 AND later.size > ledger_checkpoints.size \
-              AND substr(later.signed_at, 1, 13) = substr(ledger_checkpoints.signed_at, 1, 13) ORDER BY later.size LIMIT 1)",
-            "DELETE FROM ledger_checkpoints WHERE node_id = $1 AND signed_at < $2 AND NOT announces AND EXISTS \
-             (SELECT 1 FROM ledger_checkpoints AS later WHERE later.node_id = $1 AND later.size > ledger_checkpoints.size \
-              AND date_trunc('hour', later.signed_at) = date_trunc('hour', ledger_checkpoints.signed_at) LIMIT 1)",
+            "DELETE FROM ledger_checkpoints WHERE node_id = $1 AND signed_at < $2 AND NOT announces AND size NOT IN \
+             (SELECT max(size) FROM ledger_checkpoints WHERE node_id = $1 GROUP BY substr(signed_at, 1, 13))",
+            "DELETE FROM ledger_checkpoints WHERE node_id = $1 AND signed_at < $2 AND NOT announces AND size NOT IN \
+             (SELECT max(size) FROM ledger_checkpoints WHERE node_id = $1 GROUP BY date_trunc('hour', signed_at))",
         )
         .bind(node)
         .bind(then)
-        .execute(&self.recorder)
+        .execute(&self.writer)
         .await
     }
 
@@ -292,18 +287,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be written.
     pub async fn keep_ledger_key(&self, node: Uuid, key: &LedgerKeyRow) -> Result<(), StoreError> {
-        query(
-            "INSERT INTO ledger_keys (node_id, number, key, size, added_at) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(node)
-        .bind(key.number.cast_signed())
-        .bind(&key.key)
-        .bind(key.size.cast_signed())
-        .bind(key.added_at)
-        .execute(&self.recorder)
-        .await
-        .map(drop)
+        enter(&self.recorder, node, key).await
     }
 
     /// How far the checkpoints of a node have left.
@@ -343,6 +327,39 @@ impl Store {
         .await
         .map(drop)
     }
+}
+
+async fn keep<'a>(on: impl Into<On<'a>>, checkpoint: &CheckpointRow) -> Result<(), StoreError> {
+    // The same tree signed again has a second signature, or the same one.
+    query(
+        "INSERT INTO ledger_checkpoints (node_id, size, root, signed_at, announces, note) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (node_id, size) DO UPDATE SET \
+         root = excluded.root, signed_at = excluded.signed_at, announces = excluded.announces, note = excluded.note",
+    )
+    .bind(checkpoint.node_id)
+    .bind(checkpoint.size.cast_signed())
+    .bind(&checkpoint.root)
+    .bind(checkpoint.signed_at)
+    .bind(checkpoint.announces)
+    .bind(&checkpoint.note)
+    .execute(on)
+    .await
+    .map(drop)
+}
+
+async fn enter<'a>(on: impl Into<On<'a>>, node: Uuid, key: &LedgerKeyRow) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO ledger_keys (node_id, number, key, size, added_at) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(node)
+    .bind(key.number.cast_signed())
+    .bind(&key.key)
+    .bind(key.size.cast_signed())
+    .bind(key.added_at)
+    .execute(on)
+    .await
+    .map(drop)
 }
 
 /// Writes what a tree has grown by. Rows and tree are written together, or rows would be missing from it for ever.

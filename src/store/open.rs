@@ -26,7 +26,8 @@ const RELEASE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 3_0
 
 /// What every connection to PostgreSQL begins with. The server ends what takes too long even if nobody waits any more, and
 /// notices within half a minute when a node is gone, so that its locks go too.
-const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '8s'; \
+const SESSION: &str = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'; \
+    SET statement_timeout = '30s'; SET lock_timeout = '8s'; \
     SET idle_in_transaction_session_timeout = '30s'; SET TIME ZONE 'UTC'; \
     SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
     SET client_min_messages = warning";

@@ -121,6 +121,26 @@ async fn exports_and_proofs_hold_and_no_changed_one_does() {
             assert!([NOT_WHOLE, 2].contains(&said.code), "{at} of {file}: {}", said.out);
         }
     }
+    // Nor can a file be made to say something else of which the hashes are the same, or nothing be asked of what it says.
+    let text = std::fs::read_to_string(dir.join("all.jsonl")).expect("text");
+    let line = text.lines().nth(1).expect("a row");
+    let row: Value = serde_json::from_str(line).expect("JSON");
+    let (ip, salt) = (row["client_ip"].as_str().expect("one"), row["personal_salt"].as_str().expect("one"));
+    let moved = format!("{salt}{:02x}", ip.as_bytes()[0]);
+    let others = [
+        line.replace(ip, &ip[1..]).replace(salt, &moved),
+        line.replace("\"decision\":\"allowed\"", "\"decision\":\"refused\",\"decision\":\"allowed\""),
+        line.replace("\"seq\":1,", "\"seq\":1,\"erased\":true,").replace("\"units\":1", "\"units\":7"),
+        line.replace("\"seq\":1,", "\"seq\":1,\"erased\":\"yes\",").replace("\"units\":1", "\"units\":7"),
+    ];
+    for other in others {
+        assert_ne!(other, line);
+        std::fs::write(dir.join("other.jsonl"), text.replace(line, &other)).expect("written");
+        let (code, said) = python(dir, "log.key", &["other.jsonl"]).await;
+        assert_eq!(code, NOT_WHOLE, "{other}: {said}");
+        let said = person.types(&["audit", "verify", "--key", "log.key", "--export", "other.jsonl"]).await;
+        assert_eq!(said.code, NOT_WHOLE, "{other}: {}{}", said.out, said.err);
+    }
     // Lines that are missing, there twice or swapped; a file that was cut off.
     for file in ["all.jsonl", "all.csv"] {
         let text = std::fs::read_to_string(dir.join(file)).expect("text");

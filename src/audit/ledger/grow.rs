@@ -13,11 +13,20 @@ const STEP: u32 = 50_000;
 /// made up for: the next is numbered behind them, and who verifies finds the hole.
 ///
 /// # Errors
-/// When the database cannot be read or written.
+/// When the database cannot be read or written, or holds rows behind a tree that was signed for: rows are written together with
+/// it, so nobody who recorded calls put them there, and they must not come to be signed for.
 pub async fn tree_of(store: &Store, node: Uuid) -> Result<Frontier, StoreError> {
     let mut tree = store.ledger_head(node).await?;
     let last = store.last_seq(node).await?.cast_unsigned();
     if tree.size() < last {
+        if store.last_checkpoint(node).await?.is_some() {
+            return Err(StoreError::Corrupt(format!(
+                "proxy_calls has rows of node {node} behind the {} of its tree, which no gateway recorded: run audit verify. \
+                 Nothing is recorded until they are gone; to go on without that log, stop the gateway and run trust-gateway \
+                 new-node",
+                tree.size()
+            )));
+        }
         tracing::info!(%node, leaves = tree.size(), rows = last, "rows from before there were trees are added to the tree");
     }
     while tree.size() < last {

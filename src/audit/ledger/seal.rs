@@ -5,8 +5,9 @@
 //! signed last is remembered outside the database, too, and a database that has less, or something else, is not signed for.
 
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,9 +25,6 @@ use crate::store::{Store, StoreError};
 const INTERVAL: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1_000 });
 /// unless there are so many.
 const ROWS: u64 = 1_000;
-/// How long every checkpoint is kept in the database; of older ones the last of every hour stays, and those that name a key.
-const KEPT_US: i64 = 24 * HOUR_US;
-const HOUR_US: i64 = 3_600_000_000;
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1_000 });
 
@@ -42,6 +40,8 @@ pub enum SealError {
         /// Why that does not hold.
         why: String,
     },
+    /// A key took over for this tree already: what named that one would be lost.
+    KeyIsNew,
     /// What was signed last cannot be read or written.
     File(PathBuf, io::Error),
     /// A key or a name that cannot be used.
@@ -64,6 +64,9 @@ impl fmt::Display for SealError {
                 "this node has signed for {signed} rows, and the database does not hold them ({why}): it was changed, or \
                  restored by hand; nothing is signed until it is back. To go on with what is there, stop the gateway and \
                  run trust-gateway new-node"
+            ),
+            Self::KeyIsNew => f.write_str(
+                "a new key took over, and nothing was recorded since: the next takes over at a start behind the next call",
             ),
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Note(error) => error.fmt(f),
@@ -198,38 +201,27 @@ impl Sealer {
 
     /// Goes on until the drain has ended and the last of its rows is signed for.
     pub async fn run(mut self) {
-        let mut signing = loop {
-            match self.begin().await {
-                Ok(Some(signing)) => break signing,
-                // The drain ended before it told of a tree.
-                Ok(None) => return,
-                Err(error) => {
-                    let passes = error.passes();
-                    tracing::error!(%error, "checkpoints cannot be signed");
-                    self.view.change(|state| state.trouble = Some(error.to_string()));
-                    if !passes {
-                        return;
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        };
+        let Some(mut signing) = self.begun().await else { return };
         loop {
             let more = tokio::select! {
                 more = due(&mut self.tree, signing.size) => more,
                 Some((seed, tell)) = self.new_key.recv() => {
+                    let taken = self.take_over(&mut signing, seed).await;
+                    // Whether the key was entered all the same, only the database knows: the former must not go on then.
+                    let doubt = matches!(taken, Err(SealError::Store(_)));
                     // Whoever asked may have gone.
-                    let _ = tell.send(self.take_over(&mut signing, &seed).await.map_err(|error| error.to_string()));
+                    let _ = tell.send(taken.map_err(|error| error.to_string()));
+                    if doubt {
+                        let Some(now) = self.begun().await else { return };
+                        signing = now;
+                    }
                     continue;
                 }
             };
             let Some(tree) = self.tree.borrow_and_update().clone() else { return };
             if tree.size() > signing.size {
                 match self.seal(&mut signing, &tree, None).await {
-                    Ok(()) => {
-                        self.view.change(|state| state.trouble = None);
-                        self.thin(&mut signing).await;
-                    }
+                    Ok(()) => self.view.change(|state| state.trouble = None),
                     Err(error) => {
                         tracing::error!(%error, "a checkpoint cannot be signed; it will be tried again");
                         self.view.change(|state| state.trouble = Some(error.to_string()));
@@ -242,6 +234,26 @@ impl Sealer {
             }
             if !more {
                 return;
+            }
+        }
+    }
+
+    /// As [`Self::begin`], for as long as that fails and may be gone by itself.
+    async fn begun(&mut self) -> Option<Signing> {
+        loop {
+            match self.begin().await {
+                Ok(Some(signing)) => return Some(signing),
+                // The drain ended before it told of a tree.
+                Ok(None) => return None,
+                Err(error) => {
+                    let passes = error.passes();
+                    tracing::error!(%error, "checkpoints cannot be signed");
+                    self.view.change(|state| state.trouble = Some(error.to_string()));
+                    if !passes {
+                        return None;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
     }
@@ -266,28 +278,31 @@ impl Sealer {
                 None => return Err(SealError::KeyMissing(last.to_string())),
             },
         };
-        let size = self.signed_before(signer.key(), &tree).await?;
+        let size = self.signed_before(&keys, &tree).await?;
         if keys.is_empty() {
             let first = LedgerKeyRow { number: 1, key: signer.key().to_string(), size, added_at: self.clock.wall() };
             self.store.keep_ledger_key(*node, &first).await?;
         }
-        let mut signing = Signing { number: keys.len().max(1) as u64, signer, size, thinned: Timestamp(0) };
+        let mut signing = Signing { number: keys.len().max(1) as u64, signer, size };
         self.view.change(|state| {
             state.key = Some(signing.signer.key().clone());
             (state.sealed.size, state.trouble) = (size, None);
         });
         self.sealed.send_replace(size);
         if let Some(next) = next {
-            self.seal(&mut signing, &tree, Some(next)).await?;
+            match self.announce(&mut signing, &tree, next).await {
+                Err(SealError::KeyIsNew) => tracing::warn!("{}", SealError::KeyIsNew),
+                done => done?,
+            }
         }
         Ok(Some(signing))
     }
 
     /// For how many rows was signed last; they must be the beginning of `tree`.
-    async fn signed_before(&self, key: &VerifierKey, tree: &Frontier) -> Result<u64, SealError> {
+    async fn signed_before(&self, keys: &[LedgerKeyRow], tree: &Frontier) -> Result<u64, SealError> {
         let reader = TreeReader::open(&self.store, self.settings.node).await?;
         let stored = self.store.last_checkpoint(self.settings.node).await?;
-        let remembered = self.remembered(key)?;
+        let remembered = self.remembered(keys)?;
         let mut signed = 0;
         for (size, root) in
             stored.map(|last| (last.size, last.root)).into_iter().chain(remembered.map(|last| (last.size, last.root)))
@@ -308,27 +323,43 @@ impl Sealer {
         Ok(signed)
     }
 
-    /// What this machine remembers of having signed for this log.
-    fn remembered(&self, key: &VerifierKey) -> Result<Option<Checkpoint>, SealError> {
-        let file = &self.settings.file;
-        match std::fs::read_to_string(file) {
-            Ok(note) => {
-                let note = Note::parse(&note)?;
-                // Of another node, whose data this was copied from, or of a key before: then the database has a later one.
-                Ok(note.verified_by(key).ok().cloned())
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(SealError::File(file.clone(), error)),
+    /// What this machine remembers of having signed for this log, with whichever key: a database that is older than a key does
+    /// not know that one.
+    fn remembered(&self, keys: &[LedgerKeyRow]) -> Result<Option<Checkpoint>, SealError> {
+        let SealerSettings { file, origin, seeds, .. } = &self.settings;
+        let note = match std::fs::read_to_string(file) {
+            Ok(note) => Note::parse(&note)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(SealError::File(file.clone(), error)),
+        };
+        let name = &note.unverified().origin;
+        // Of another node, whose data this was copied from.
+        if name.rsplit('/').next() != origin.rsplit('/').next() {
+            return Ok(None);
         }
+        let own = seeds.iter().filter_map(|seed| Some(Signer::new(name, seed).ok()?.key().clone()));
+        let entered = keys.iter().filter_map(|row| VerifierKey::parse(&row.key).ok());
+        let said = own.chain(entered).find_map(|key| note.verified_by(&key).ok().cloned());
+        said.map(Some).ok_or_else(|| SealError::KeyMissing(format!("the key of {name} in {}", file.display())))
     }
 
     /// Lets the key with this seed sign from now on.
-    async fn take_over(&mut self, signing: &mut Signing, seed: &[u8; 32]) -> Result<VerifierKey, SealError> {
-        let next = Signer::new(signing.signer.key().name(), seed)?;
+    async fn take_over(&mut self, signing: &mut Signing, seed: [u8; 32]) -> Result<VerifierKey, SealError> {
+        let next = Signer::new(signing.signer.key().name(), &seed)?;
         let key = next.key().clone();
         let tree = self.tree.borrow_and_update().clone().unwrap_or_default();
-        self.seal(signing, &tree, Some(next)).await?;
+        self.settings.seeds.push(seed);
+        self.announce(signing, &tree, next).await?;
         Ok(key)
+    }
+
+    /// Signs for `tree` with the key so far and the next, which signs from then on.
+    async fn announce(&self, signing: &mut Signing, tree: &Frontier, next: Signer) -> Result<(), SealError> {
+        let announced = self.store.announcements(self.settings.node).await?;
+        if announced.iter().any(|before| before.size == tree.size()) {
+            return Err(SealError::KeyIsNew);
+        }
+        self.seal(signing, tree, Some(next)).await
     }
 
     /// Signs for `tree`, keeps what was signed, and tells.
@@ -350,15 +381,16 @@ impl Sealer {
             announces: next.is_some(),
             note: note.clone(),
         };
-        self.store.keep_checkpoint(&row).await?;
-        self.remember(&note)?;
         if let Some(next) = next {
             let number = signing.number + 1;
             let key = LedgerKeyRow { number, key: next.key().to_string(), size: tree.size(), added_at: now };
-            self.store.keep_ledger_key(node, &key).await?;
+            self.store.keep_announcement(&row, &key).await?;
             (signing.signer, signing.number) = (next, number);
             tracing::info!(key = %signing.signer.key(), "checkpoints are signed with a new key");
+        } else {
+            self.store.keep_checkpoint(&row).await?;
         }
+        self.remember(note).await?;
         signing.size = tree.size();
         self.view.change(|state| {
             state.key = Some(signing.signer.key().clone());
@@ -368,24 +400,22 @@ impl Sealer {
         Ok(())
     }
 
-    /// Once an hour: a checkpoint for every second of years is of no use to anybody.
-    async fn thin(&self, signing: &mut Signing) {
-        let now = self.clock.wall();
-        if now.0.saturating_sub(signing.thinned.0) < HOUR_US {
-            return;
-        }
-        signing.thinned = now;
-        if let Err(error) = self.store.thin_checkpoints(self.settings.node, now.plus_micros(-KEPT_US)).await {
-            tracing::warn!(%error, "old checkpoints could not be deleted; it will be tried again in an hour");
-        }
+    /// Returns once it survives a power cut.
+    async fn remember(&self, note: String) -> Result<(), SealError> {
+        let file = self.settings.file.clone();
+        let written = tokio::task::spawn_blocking(move || replace(&file, &note)).await.map_err(io::Error::other);
+        written.flatten().map_err(|error| SealError::File(self.settings.file.clone(), error))
     }
+}
 
-    fn remember(&self, note: &str) -> Result<(), SealError> {
-        let file = &self.settings.file;
-        let draft = file.with_extension("new");
-        let written = std::fs::write(&draft, note).and_then(|()| std::fs::rename(&draft, file));
-        written.map_err(|error| SealError::File(file.clone(), error))
-    }
+/// Puts `text` in the place of what is in `file`: after a crash it is the one or the other.
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let draft = file.with_extension("new");
+    let mut out = File::create(&draft)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    std::fs::rename(&draft, file)?;
+    file.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 /// What is signed with, and how far.
@@ -394,8 +424,6 @@ struct Signing {
     signer: Signer,
     number: u64,
     size: u64,
-    /// When old checkpoints were last looked for.
-    thinned: Timestamp,
 }
 
 /// Returns when it is time for a checkpoint; false: there will be no more rows.

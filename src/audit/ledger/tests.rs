@@ -12,7 +12,7 @@ use super::proof::{check_consistency, check_inclusion};
 use super::publish::{Place, Publisher};
 use super::read::{ReadError, TreeReader};
 use super::seal::{SealHandle, Sealer, SealerSettings};
-use super::testing::{NODE, ORIGIN, record};
+use super::testing::{NODE, ORIGIN, record, row};
 use super::tree::Frontier;
 use super::tree::tests::by_definition;
 use crate::clock::Clock;
@@ -26,9 +26,10 @@ on_each_database!(
     what_is_recorded_is_signed_for_and_brought_to_every_place,
     a_new_key_is_named_by_the_one_before,
     a_database_without_what_was_signed_is_not_signed_for,
+    a_database_from_before_a_key_is_not_signed_for,
+    rows_behind_what_was_signed_for_do_not_come_to_be_signed_for,
     a_key_that_signed_must_not_be_missing,
     checkpoints_are_thinned_to_one_an_hour_but_for_those_that_name_keys,
-    the_sealer_thins_what_is_older_than_a_day,
 );
 
 /// A gateway's sealing: its tree told by hand.
@@ -218,6 +219,9 @@ mod suite {
         let first = running.handle.view.now().key.expect("a key");
         // While nothing new is there to be signed for.
         let second = running.handle.change_key([2; 32]).await.expect("takes over");
+        // What names the second must stay, and there is one place for each size of the tree.
+        let refused = running.handle.change_key([9; 32]).await.expect_err("there is nothing new");
+        assert!(refused.contains("nothing was recorded since"), "{refused}");
         record(store, NODE, 5..6).await;
         running.tell(store).await;
         running.sealed(6).await;
@@ -278,6 +282,47 @@ mod suite {
         assert_eq!(store.checkpoints(NODE, 0, 9).await.expect("checkpoints"), []);
     }
 
+    pub(super) async fn a_database_from_before_a_key_is_not_signed_for(test: &TestStore) {
+        let (sealing, store) = (Sealing::new(test), &test.store);
+        record(store, NODE, 0..5).await;
+        let mut running = sealing.start(&[1]);
+        running.tell(store).await;
+        running.sealed(5).await;
+        running.handle.change_key([2; 32]).await.expect("takes over");
+        record(store, NODE, 5..9).await;
+        running.tell(store).await;
+        running.sealed(9).await;
+        running.end().await;
+        for table in ["proxy_calls", "ledger_heads", "ledger_subtrees", "ledger_checkpoints"] {
+            test.by_hand(&format!("DELETE FROM {table}")).await;
+        }
+        test.by_hand("DELETE FROM ledger_keys WHERE number = 2").await;
+        record(store, NODE, 0..5).await;
+        let running = sealing.start(&[1, 2]);
+        running.tell(store).await;
+        let view = running.handle.view.clone();
+        running.end().await;
+        let trouble = view.now().trouble.expect("it says why");
+        assert!(trouble.contains("signed for 9 rows"), "{trouble}");
+        assert_eq!(store.checkpoints(NODE, 0, 9).await.expect("checkpoints"), []);
+    }
+
+    pub(super) async fn rows_behind_what_was_signed_for_do_not_come_to_be_signed_for(test: &TestStore) {
+        let (sealing, store) = (Sealing::new(test), &test.store);
+        record(store, NODE, 0..3).await;
+        let mut running = sealing.start(&[1]);
+        running.tell(store).await;
+        running.sealed(3).await;
+        running.end().await;
+        let mut row = row(NODE, 3);
+        (row.seq, row.leaf_hash) = (4, crate::audit::canonical::leaf_hash(&row));
+        let batch = crate::store::calls::DrainBatch { node: NODE, rows: vec![row], ..Default::default() };
+        store.commit_drained(&batch).await.expect("written");
+        let error = tree_of(store, NODE).await.expect_err("nobody recorded it").to_string();
+        assert!(error.contains("behind the 3 of its tree"), "{error}");
+        assert_eq!(store.ledger_head(NODE).await.expect("reads").size(), 3);
+    }
+
     pub(super) async fn a_key_that_signed_must_not_be_missing(test: &TestStore) {
         let (sealing, store) = (Sealing::new(test), &test.store);
         record(store, NODE, 0..3).await;
@@ -313,23 +358,5 @@ mod suite {
         let left: Vec<u64> =
             store.checkpoints(NODE, 0, 400).await.expect("checkpoints").iter().map(|row| row.size).collect();
         assert_eq!(left, [vec![60, 71, 120, 180], (201..=300).collect()].concat());
-    }
-    pub(super) async fn the_sealer_thins_what_is_older_than_a_day(test: &TestStore) {
-        let (sealing, store) = (Sealing::new(test), &test.store);
-        let mut running = sealing.start(&[1]);
-        running.tell(store).await;
-        for n in 0..3 {
-            record(store, NODE, n..n + 1).await;
-            let size = running.tell(store).await;
-            running.sealed(size).await;
-            sealing.clock.advance(std::time::Duration::from_secs(1));
-        }
-        sealing.clock.advance(std::time::Duration::from_secs(25 * 3_600));
-        record(store, NODE, 3..4).await;
-        running.tell(store).await;
-        running.end().await;
-        let left = store.checkpoints(NODE, 0, 9).await.expect("checkpoints");
-        // 22:13:20 is when the clock begins: all three are of one hour.
-        assert_eq!(left.iter().map(|row| row.size).collect::<Vec<_>>(), [3, 4]);
     }
 }

@@ -115,6 +115,15 @@ impl Store {
         columns::optional_time(&last.fetch_one(&self.reader).await?, "last")
     }
 
+    /// How many rows a day has.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn rows_of_day(&self, day: &str) -> Result<u64, StoreError> {
+        let rows = query("SELECT count(*) FROM proxy_calls WHERE sealed_on = $1::text::date").bind(day);
+        rows.number(&self.reader).await.map(i64::cast_unsigned)
+    }
+
     /// The nodes with rows in a day, each with the `seq` of its last.
     ///
     /// # Errors

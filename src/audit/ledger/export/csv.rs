@@ -42,7 +42,7 @@ pub(super) fn row(line: &str) -> Result<ExportedRow, String> {
     for (column, cell) in COLUMNS.iter().zip(cells) {
         let Some(text) = cell else { continue };
         let value = match *column {
-            "erased" => Value::Bool(text == "true"),
+            "erased" if text == "true" => Value::Bool(true),
             column if NUMBERS.contains(&column) => {
                 let number: i64 = text.parse().map_err(|_| format!("{column} is not a number"))?;
                 Value::Number(Number::from(number))

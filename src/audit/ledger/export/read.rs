@@ -77,7 +77,7 @@ pub fn verify_file(path: &Path, given: &Given, progress: impl FnMut(Progress)) -
     } else {
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, error))?;
         let proof: Proof = serde_json::from_str(&text).map_err(|error| foreign(error.to_string()))?;
-        verify_proof(proof, &given.keys).map_err(foreign)?
+        verify_proof(proof, given).map_err(|error| error.at(path))?
     };
     report.file = Some(path.display().to_string());
     Ok(report)
@@ -129,7 +129,10 @@ impl Export {
         let Self { header, ends, line } = self;
         is(&header.format, header.version, EXPORT).map_err(Failed::Foreign)?;
         let Header { sealed, first_seq, last_seq, range_proof, .. } = header;
-        let start = first_seq.checked_sub(1).and_then(|size| Frontier::of(size, range_proof.before));
+        if !(1..=last_seq).contains(&first_seq) || i64::try_from(last_seq).is_err() {
+            return Err(Failed::Foreign(format!("there are no rows from {first_seq} to {last_seq}")));
+        }
+        let start = Frontier::of(first_seq - 1, range_proof.before);
         let start =
             start.ok_or_else(|| Failed::Foreign("its range proof does not begin where its rows do".to_owned()))?;
         let (own, within, report) = trusted(&sealed, given, last_seq)?;
@@ -193,18 +196,24 @@ fn trusted(sealed: &Sealed, given: &Given, last: u64) -> Result<(Option<Claim>, 
     }
     within.sort_by_key(|claim| claim.size);
     within.dedup_by(|later, earlier| (later.size, later.root) == (earlier.size, earlier.root));
+    for claim in within.iter().filter(|claim| claim.size == own.size && claim.root != own.root) {
+        let what = format!(
+            "the checkpoint of {} rows from {} does not hold, while that of the file does: the log was signed anew",
+            claim.size, claim.from
+        );
+        report.integrity.add(Kind::SignedAnew, 1, claim.size, what);
+    }
     // The one that proves the file is checked at its end.
     within.retain(|claim| claim.size <= last && *claim != own);
     Ok((Some(own), within, report))
 }
 
 /// Checks the proof of one call.
-fn verify_proof(proof: Proof, keys: &[VerifierKey]) -> Result<LogReport, String> {
-    is(&proof.format, proof.version, PROOF)?;
+fn verify_proof(proof: Proof, given: &Given) -> Result<LogReport, Failed> {
+    is(&proof.format, proof.version, PROOF).map_err(Failed::Foreign)?;
     let Proof { sealed, row, index, size, hashes, .. } = proof;
-    let mut report = LogReport::new(sealed.node_id);
-    let seq = index + 1;
-    let own = sealed.trusted(keys, &mut report).map_err(|error| error.to_string())?;
+    let seq = index.checked_add(1).ok_or_else(|| Failed::Foreign(format!("there is no leaf {index}")))?;
+    let (own, _, mut report) = trusted(&sealed, given, seq)?;
     let leaf = Leaf::from(row.into_scanned());
     (report.rows, report.before) = (1, index);
     report.erased_addresses = u64::from(leaf.address_erased);
@@ -221,17 +230,13 @@ fn verify_proof(proof: Proof, keys: &[VerifierKey]) -> Result<LogReport, String>
         report.integrity.add(Kind::Inserted, seq, seq, format!("the row says that it is row {}", leaf.seq));
     }
     match own {
-        Some((own, _)) if own.size == size => match check_inclusion(&stored, index, size, &own.root, &hashes) {
+        Some(own) if own.size == size => match check_inclusion(&stored, index, size, &own.root, &hashes) {
             Ok(()) => (report.checkpoints, report.signed) = (1, size),
             Err(error) => report.integrity.add(Kind::NotAsSigned, seq, seq, format!("row {seq}: {error}")),
         },
-        Some((own, _)) => {
+        Some(own) => {
             let what = format!("the proof is for a tree of {size} rows, the checkpoint speaks of {}", own.size);
             report.integrity.add(Kind::NotAsSigned, seq, seq, what);
-        }
-        None if report.integrity.holds => {
-            let what = format!("no key that was given has signed its checkpoint, which is of {}", sealed.origin);
-            report.integrity.add(Kind::Untrusted, seq, seq, what);
         }
         None => {}
     }

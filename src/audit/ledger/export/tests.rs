@@ -118,6 +118,12 @@ mod suite {
                 }
                 assert_eq!(whole(&changed), changed == lines, "{format:?} {what} {a} {b}");
             }
+            // Rows that there cannot be.
+            for last in ["0", "18446744073709551615"] {
+                let header = lines[0].replace("\"last_seq\":333", &format!("\"last_seq\":{last}"));
+                assert!(format == Format::Csv || header != lines[0]);
+                assert_eq!(whole(&[&[header.as_str()], &lines[1..]].concat()), format == Format::Csv);
+            }
             // Bytes that are missing at the end.
             let cut = text.len() - 2;
             assert!(!whole(&[&text[..cut]]));

@@ -119,13 +119,22 @@ impl Eraser {
                 .insert(CallerErasure { agent, began_at, ended_at: None, rows: 0, seen: 0, done, trouble: None })
                 .clone()
         };
-        if let Err(error) = self.store.add_event(&begun).await {
-            *self.lock() = None;
-            return Err(error);
-        }
+        // Whoever asked may go away at any moment: then it begins, or ends, all the same.
+        let (tell, told) = tokio::sync::oneshot::channel();
         let this = self.clone();
-        tokio::spawn(async move { this.run(agent, begun).await });
-        Ok(Some(erasure))
+        tokio::spawn(async move {
+            let recorded = this.store.add_event(&begun).await;
+            let begins = recorded.is_ok();
+            if !begins {
+                *this.lock() = None;
+            }
+            let _ = tell.send(recorded);
+            if begins {
+                this.run(agent, begun).await;
+            }
+        });
+        let ended = || StoreError::Conflict("the gateway is about to end: begin it again".to_owned());
+        told.await.unwrap_or_else(|_| Err(ended())).map(|()| Some(erasure))
     }
 
     async fn run(&self, agent: Uuid, begun: AdminEvent) {

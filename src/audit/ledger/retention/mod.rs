@@ -29,6 +29,8 @@ pub use erase::{CallerErasure, Eraser};
 
 /// How often it is looked whether something has become old enough.
 const TURN: Duration = Duration::from_secs(3_600);
+/// How long every checkpoint is kept; of earlier ones, the last of each hour.
+const CHECKPOINTS: Duration = Duration::from_secs(86_400);
 /// The least pause between two transactions.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 0 } else { 5 });
 
@@ -175,11 +177,21 @@ impl Retention {
         if let Err(error) = self.remove_old_minutes(now).await {
             note(trouble, &error);
         }
+        if let Err(error) = self.thin_checkpoints(before(CHECKPOINTS)).await {
+            note(trouble, &error);
+        }
     }
 
     /// Removes the sums of minutes that statistics do not tell any more.
     async fn remove_old_minutes(&self, now: Timestamp) -> Result<(), StoreError> {
         while paced(self.store.remove_old_minute(now)).await? > 0 {}
+        Ok(())
+    }
+
+    async fn thin_checkpoints(&self, then: Timestamp) -> Result<(), StoreError> {
+        for node in self.store.ledger_nodes().await? {
+            paced(self.store.thin_checkpoints(node, then)).await?;
+        }
         Ok(())
     }
 }

@@ -20,6 +20,9 @@ pub const BLOCK: u64 = 1 << KEPT_LEVELS;
 /// As many holes and bad rows are remembered between two checkpoints that hold: by then all is said.
 const REMEMBERED: usize = 10_000;
 
+/// Over a larger hole no tree is made: whoever says that there is a row so far out could keep this going for ever.
+const HOLE_MAX: u64 = 1 << 26;
+
 /// A checkpoint of more rows than are at hand, and what its tree has to their right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beyond {
@@ -121,6 +124,11 @@ impl Check {
         if seq > self.size + 1 {
             let missing = self.size + 1..=seq - 1;
             self.report.completeness.add(Kind::Missing, self.size + 1, seq - 1, missing_text(&missing));
+            if seq - self.size > HOLE_MAX {
+                self.end = self.size;
+                self.report.unproven += 1;
+                return;
+            }
             if self.holes.len() < REMEMBERED {
                 self.holes.push(missing);
             }

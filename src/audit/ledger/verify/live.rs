@@ -208,6 +208,13 @@ impl Chunk {
     /// The rows behind `after`, none of them behind `end`; `None` without any.
     async fn read(store: &Store, node: Uuid, after: i64, end: u64) -> Result<Option<Self>, StoreError> {
         let mut rows = store.scan_calls(node, after, CHUNK).await?;
+        // Rows with the same number are looked at together: the next are those behind it.
+        if rows.len() == CHUNK as usize
+            && let Some(last) = rows.last().map(|row| row.seq)
+            && let whole @ 1.. = rows.partition_point(|row| row.seq < last)
+        {
+            rows.truncate(whole);
+        }
         rows.retain(|row| row.seq <= end.cast_signed());
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(None) };
         let block = |seq: i64| u64::try_from(seq - 1).unwrap_or(0) / BLOCK;

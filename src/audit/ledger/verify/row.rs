@@ -34,13 +34,26 @@ pub enum Content {
 impl From<ScannedRow> for Leaf {
     fn from(ScannedRow { seq, leaf_hash, row, erased }: ScannedRow) -> Self {
         let content = match &row {
-            _ if erased => Content::Erased,
+            Ok(row) if erased => erased_content(row),
             Ok(row) => content(row),
             Err(error) => Content::Unreadable(error.to_string()),
         };
         let row = row.ok();
         let address_erased = row.as_ref().is_some_and(|row| row.client_ip_commitment.is_some());
         Self { seq, stored: leaf_hash, content, address_erased, gap: row.is_some_and(|row| row.decision == "gap") }
+    }
+}
+
+/// What a row gives whose content was erased. That happens to refused calls alone, and then to all that came from outside: a row
+/// that says so and is another was made to, so that nothing is asked of what it says.
+fn erased_content(row: &CallRow) -> Content {
+    let CallRow { client_ip, personal_salt, credential_id, protocol_version, method, .. } = row;
+    let CallRow { rpc_id, task_id, context_id, message_id, trace_id, .. } = row;
+    let texts = [client_ip, protocol_version, method, rpc_id, task_id, context_id, message_id, trace_id];
+    let left = personal_salt.is_some() || credential_id.is_some() || texts.into_iter().any(Option::is_some);
+    match row.decision == "refused" && !left {
+        true => Content::Erased,
+        false => Content::Unreadable("it says that it was erased, and is not as erased rows are".to_owned()),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::audit::canonical;
 use crate::audit::ledger::grow::tree_of;
 use crate::audit::ledger::note::{Checkpoint, Note, Signer};
 use crate::clock::Timestamp;
-use crate::store::ledger::CheckpointRow;
+use crate::store::ledger::{CheckpointRow, Growth};
 use crate::store::rows::CallRow;
 use crate::store::testing::TestStore;
 
@@ -175,7 +175,11 @@ impl Hands<'_> {
         for table in ["ledger_heads", "ledger_subtrees"] {
             self.test.by_hand(&format!("DELETE FROM {table} WHERE node_id = '{node}'")).await;
         }
-        tree_of(&self.test.store, self.node).await.expect("a tree");
+        let mut growth = Growth::default();
+        for (_, leaf) in self.test.store.leaf_hashes(self.node, 0, 100_000).await.expect("leaves") {
+            growth.push(leaf);
+        }
+        self.test.store.grow_ledger(self.node, &growth).await.expect("a tree");
     }
 
     /// Forgets the checkpoints of more than `size` rows.

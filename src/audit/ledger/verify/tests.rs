@@ -8,10 +8,11 @@ use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
 
 use super::tamper::{FLIPS, Hands};
-use super::{Collected, Given, Kind, LogReport, verify_database};
+use super::{Check, Collected, Content, Given, Kind, Leaf, LogReport, verify_database};
 use crate::audit::canonical;
 use crate::audit::ledger::note::{Note, Signer};
 use crate::audit::ledger::testing::{record, row};
+use crate::audit::ledger::tree::Frontier;
 use crate::store::testing::{TestStore, on_each_database};
 
 on_each_database!(
@@ -19,6 +20,7 @@ on_each_database!(
     a_key_counts_only_if_one_before_it_announced_it,
     what_others_signed_counts_for_nothing,
     erased_rows_are_counted_and_no_hole,
+    a_row_that_is_there_twice_is_found_wherever_it_is,
     removed_rows_are_proved_by_their_root,
     what_is_written_otherwise_than_the_gateway_does_is_found,
     kept_roots_tell_the_block,
@@ -339,11 +341,49 @@ mod suite {
         let report = log.verify(Vec::new()).await;
         assert!(report.is_whole(), "{report:#?}");
         assert_eq!((report.erased_addresses, report.erased_rows), (1, 0));
+        let node = log.hands.node;
+        let erase = |seq: u64, more: &str| {
+            format!(
+                "UPDATE proxy_calls SET erased_at = '2026-01-01T00:00:00.000000Z'{more} \
+                 WHERE seq = {seq} AND node_id = '{node}'"
+            )
+        };
+        // The eighth was refused.
+        let gone = ", client_ip = NULL, personal_salt = NULL, method = NULL, rpc_id = NULL";
+        log.hands.run(&erase(8, gone)).await;
+        let report = log.verify(Vec::new()).await;
+        assert!(report.is_whole() && report.erased_rows == 1, "{report:#?}");
+        // Whoever says so of others takes all that they say out of the proof.
+        for (seq, more) in [(9, gone), (15, "")] {
+            log.hands.run(&erase(seq, more)).await;
+            let report = log.verify(Vec::new()).await;
+            let bad = report.integrity.findings.iter().find(|finding| finding.first == seq);
+            assert_eq!(bad.map(|bad| bad.kind), Some(Kind::Unreadable), "{report:#?}");
+        }
         // An address beside its commitment could be any.
         let sql = format!("UPDATE proxy_calls SET client_ip = 'x' WHERE seq = 7 AND node_id = '{}'", log.hands.node);
         log.hands.run(&sql).await;
         let report = log.verify(Vec::new()).await;
         assert_eq!(report.integrity.kinds(), BTreeSet::from([Kind::Unreadable]), "{report:#?}");
+    }
+
+    pub(super) async fn a_row_that_is_there_twice_is_found_wherever_it_is(test: &TestStore) {
+        // Where each day is a table, nothing but us keeps a row from being in two of them.
+        if !test.store.is_shared() {
+            return;
+        }
+        for seq in [299, 300, 301, 600] {
+            let log = Recorded::new(test, &[700]).await;
+            let node = log.hands.node;
+            log.hands
+                .run(&format!(
+                    "INSERT INTO proxy_calls SELECT (jsonb_populate_record(log, jsonb_build_object('sealed_on', \
+                     sealed_on + 1))).* FROM proxy_calls AS log WHERE seq = {seq} AND node_id = '{node}'"
+                ))
+                .await;
+            let report = log.verify(Vec::new()).await;
+            assert_eq!(report.integrity.kinds(), BTreeSet::from([Kind::Inserted]), "{seq}: {report:#?}");
+        }
     }
 
     pub(super) async fn kept_roots_tell_the_block(test: &TestStore) {
@@ -421,4 +461,16 @@ mod suite {
         let verified = verify_database(&test.store, &given, |_| {}).await.expect("it can be read");
         assert!(!verified.whole && !verified.logs[0].integrity.holds, "{verified:#?}");
     }
+}
+
+#[test]
+fn a_row_far_out_is_no_reason_to_go_on_for_ever() {
+    let leaf = |seq| Leaf { seq, stored: Some([1; 32]), content: Content::Erased, address_erased: false, gap: false };
+    let mut check = Check::new(LogReport::new(Uuid::nil()), &Frontier::default(), u64::MAX, Vec::new());
+    for seq in [1, i64::MAX - 1, i64::MAX] {
+        check.row(&leaf(seq));
+    }
+    let report = check.finish(None, None);
+    assert!(!report.completeness.holds && !report.integrity.holds, "{report:#?}");
+    assert_eq!((report.rows, report.completeness.first_bad), (3, Some(2)));
 }

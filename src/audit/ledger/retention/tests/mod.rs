@@ -5,6 +5,7 @@ mod model;
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use super::*;
@@ -21,6 +22,8 @@ use crate::store::testing::{TestStore, on_each_database};
 use crate::store::{EventFilter, EventPage};
 
 on_each_database!(
+    an_erasure_goes_on_when_whoever_asked_has_gone,
+    of_old_checkpoints_the_last_of_each_hour_stays,
     the_addresses_of_a_caller_go_and_every_row_is_still_proved,
     what_is_held_is_not_erased_until_it_is_released,
     addresses_go_by_age_and_late_rows_with_their_neighbours,
@@ -159,6 +162,45 @@ mod suite {
         let all: i64 = rows(store, NODE).await.iter().map(|row| row.calls).sum();
         let (minutes, days) = (sums(Bucket::Minute).await, sums(Bucket::Day).await);
         assert!(0 < minutes && minutes < days && days <= all, "{minutes} {days} {all}");
+    }
+
+    pub(super) async fn an_erasure_goes_on_when_whoever_asked_has_gone(test: &TestStore) {
+        record(&test.store, NODE, 0..60).await;
+        let eraser = Eraser::new(test.store.clone(), Clock::manual(day(1)));
+        let asked = eraser.begin(Uuid::from_u128(201), event()).now_or_never();
+        assert!(asked.is_none(), "it waits for the database");
+        let ended = || eraser.now().is_some_and(|now| now.ended_at.is_some());
+        for _ in 0..2_000 {
+            if ended() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(ended(), "another can begin");
+    }
+
+    pub(super) async fn of_old_checkpoints_the_last_of_each_hour_stays(test: &TestStore) {
+        record(&test.store, NODE, 0..60).await;
+        let hour = Timestamp(FIRST.0 / 3_600_000_000 * 3_600_000_000);
+        for size in 1..=6_u64 {
+            let row = crate::store::ledger::CheckpointRow {
+                node_id: NODE,
+                size,
+                root: [0; 32],
+                signed_at: hour.plus_micros(size.cast_signed() * 1_200_000_000),
+                announces: false,
+                note: String::new(),
+            };
+            test.store.keep_checkpoint(&row).await.expect("kept");
+        }
+        let sizes = async || {
+            let rows = test.store.checkpoints(NODE, 0, 9).await.expect("checkpoints");
+            rows.iter().map(|row| row.size).collect::<Vec<_>>()
+        };
+        turn(&test.store, hour.plus_micros(DAY), RetentionSettings::default()).await;
+        assert_eq!(sizes().await, [1, 2, 3, 4, 5, 6]);
+        turn(&test.store, hour.plus_micros(2 * DAY), RetentionSettings::default()).await;
+        assert_eq!(sizes().await, [2, 5, 6]);
     }
 
     pub(super) async fn the_addresses_of_a_caller_go_and_every_row_is_still_proved(test: &TestStore) {

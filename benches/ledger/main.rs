@@ -23,14 +23,13 @@ use std::time::Duration;
 use serde_json::Value;
 use subject::Subject;
 use times::{line, timed};
-use trust_gateway::clock::Timestamp;
+use trust_gateway::clock::{Clock, Timestamp};
 use uuid::Uuid;
 
 pub(crate) type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 const ROWS: u64 = 10_000_000;
-/// The day of the calls; any will do.
-const DAY: &str = "2026-01-02T00:00:00Z";
+const DAY_US: i64 = 86_400_000_000;
 /// How often each question is asked.
 const TIMES: usize = 20;
 
@@ -56,7 +55,8 @@ fn run() -> Fallible<()> {
         Ok(text) => text.parse()?,
         Err(_) => ROWS,
     };
-    let begin = Timestamp::parse(DAY)?;
+    // Yesterday: sums of minutes do not go back for ever.
+    let begin = Timestamp((Clock::system().wall().utc_day() - 1) * DAY_US);
     let mut gateway = Subject::start()?;
     let node: Uuid = text(&status(&gateway)?, "node_id").parse()?;
     println!("{rows} rows\n");
@@ -74,7 +74,7 @@ fn run() -> Fallible<()> {
     println!();
     questions(&gateway, rows, begin)?;
     println!();
-    numbers(&gateway)?;
+    numbers(&gateway, begin)?;
     println!();
     evidence(&gateway, rows, begin, &sealed)
 }
@@ -98,13 +98,13 @@ fn questions(gateway: &Subject, rows: u64, begin: Timestamp) -> Fallible<()> {
     let page = ask(gateway, "calls, first page", "/api/calls?limit=50")?;
     let next = text(&page, "next");
     ask(gateway, "calls, next page", &format!("/api/calls?limit=50&next={next}"))?;
-    ask(gateway, "calls until noon", "/api/calls?limit=50&until=2026-01-02T12:00:00Z")?;
+    ask(gateway, "calls until noon", &format!("/api/calls?limit=50&until={}", at(begin, 12 * 60)))?;
     ask(gateway, "calls of one target", &format!("/api/calls?limit=50&target={}", fill::target(3)))?;
     ask(gateway, "calls of one caller", &format!("/api/calls?limit=50&caller={}", fill::caller(3)))?;
     let pair = format!("{}:{}", fill::caller(3), fill::target(4));
     ask(gateway, "calls of one pair", &format!("/api/calls?limit=50&pair={pair}"))?;
     ask(gateway, "one call by its id", &format!("/api/calls?request_id={id}"))?;
-    let hour = "since=2026-01-02T11:00:00Z&until=2026-01-02T12:00:00Z";
+    let hour = format!("since={}&until={}", at(begin, 11 * 60), at(begin, 12 * 60));
     ask(gateway, "refused calls of an hour", &format!("/api/calls?limit=50&decision=refused&{hour}"))?;
     let task = format!("/api/calls?task_id=task-{}&{hour}", noon / 3 - 100);
     ask(gateway, "one task within an hour", &task)?;
@@ -112,15 +112,16 @@ fn questions(gateway: &Subject, rows: u64, begin: Timestamp) -> Fallible<()> {
 }
 
 /// The log in numbers.
-fn numbers(gateway: &Subject) -> Fallible<()> {
-    let day = "since=2026-01-02T00:00:00Z&until=2026-01-03T00:00:00Z";
+fn numbers(gateway: &Subject, begin: Timestamp) -> Fallible<()> {
+    let range = |from, to| format!("since={}&until={}", at(begin, from), at(begin, to));
+    let day = range(0, 24 * 60);
     ask(gateway, "stats of the day", &format!("/api/calls/stats?{day}"))?;
     ask(gateway, "stats of the day by hour", &format!("/api/calls/stats?{day}&bucket=hour"))?;
     ask(gateway, "stats by caller and agent", &format!("/api/calls/stats?{day}&by=caller,agent"))?;
-    let ragged = "since=2026-01-02T00:07:00Z&until=2026-01-02T23:47:00Z";
+    let ragged = range(7, 24 * 60 - 13);
     ask(gateway, "stats with ragged ends", &format!("/api/calls/stats?{ragged}"))?;
-    let minutes = "since=2026-01-02T12:00:00Z&until=2026-01-02T12:05:00Z&bucket=minute";
-    ask(gateway, "stats of five minutes by minute", &format!("/api/calls/stats?{minutes}"))?;
+    let minutes = range(12 * 60, 12 * 60 + 5);
+    ask(gateway, "stats of five minutes by minute", &format!("/api/calls/stats?{minutes}&bucket=minute"))?;
     ask(gateway, "stats of the day by minute", &format!("/api/calls/stats?{day}&bucket=minute"))?;
     Ok(())
 }
@@ -139,6 +140,11 @@ fn evidence(gateway: &Subject, rows: u64, begin: Timestamp, key: &str) -> Fallib
     let (took, _) = timed(|| gateway.command(&["audit", "verify", "--export", "calls.jsonl", "--key", key]))?;
     line("audit verify, the export", &[took], &per_second(took));
     Ok(())
+}
+
+/// So many minutes into the day.
+fn at(begin: Timestamp, minutes: i64) -> String {
+    begin.plus_micros(minutes * 60_000_000).to_string()
 }
 
 fn status(gateway: &Subject) -> Fallible<Value> {

@@ -13,7 +13,7 @@ use super::metrics::{Families, label};
 use super::problem::Problem;
 use super::who::Asked;
 use crate::audit::ledger::publish::PlaceState;
-use crate::audit::ledger::seal::SealState;
+use crate::audit::ledger::seal::{NotChanged, SealState};
 use crate::clock::Timestamp;
 use crate::store::ledger::CheckpointRow;
 
@@ -206,6 +206,7 @@ struct NewKey {
 #[utoipa::path(post, path = "/api/audit/rotate-key", operation_id = "rotate_ledger_key", tag = "audit",
     responses((status = 200, description = "It signs from now on", body = NewKey),
         (status = 403, description = "Admins alone may do this"),
+        (status = 409, description = "A key took over, and nothing was recorded since"),
         (status = 503, description = "Nothing can be signed now")))]
 pub(super) async fn rotate_key(asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
@@ -213,7 +214,10 @@ pub(super) async fn rotate_key(asked: Asked) -> Result<Response, Problem> {
         return Err(Problem::forbidden("this takes an operator with the role admin"));
     }
     let node = asked.control.about.node_id;
-    let key = (asked.control.new_ledger_key)().await.map_err(|error| Problem::unavailable(&error))?;
+    let key = (asked.control.new_ledger_key)().await.map_err(|error| match error {
+        NotChanged::Refused(why) => Problem::new(409, why),
+        NotChanged::Failed(why) => Problem::unavailable(why),
+    })?;
     let what = json!({"node": node, "key": key});
     asked.control.registry.record_reading(&asked.who, "audit.rotate_key", what).await?;
     Ok(Json(NewKey { key }).into_response())

@@ -53,6 +53,7 @@ use futures_util::future::BoxFuture;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::audit::ledger::seal::NotChanged;
 use crate::audit::record::Intent;
 use crate::conditions::Conditions;
 use crate::directory;
@@ -79,7 +80,7 @@ const BODY_MAX: usize = 1024 * 1024;
 pub type Flush = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Lets a new key sign checkpoints; the key in its public form, or what stands in the way.
-pub type NewLedgerKey = Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
+pub type NewLedgerKey = Arc<dyn Fn() -> BoxFuture<'static, Result<String, NotChanged>> + Send + Sync>;
 
 /// What the API works on.
 pub struct Control {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::warn;
@@ -17,7 +16,7 @@ use crate::audit::ledger::seal::{SealHandle, Sealer, SealerSettings};
 use crate::audit::ledger::tree::Frontier;
 use crate::clock::Clock;
 use crate::config::{Config, PublicUrl};
-use crate::control::LedgerTold;
+use crate::control::{LedgerTold, NewLedgerKey};
 use crate::registry::vault::{self, VaultError};
 use crate::registry::vault_keys;
 use crate::store::Store;
@@ -77,13 +76,13 @@ impl Ledger {
     }
 
     /// Makes a new key and lets it take over; the key, in its public form.
-    pub(super) fn new_key(&self) -> Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync> {
+    pub(super) fn new_key(&self) -> NewLedgerKey {
         let (seal, first) = (self.seal.clone(), self.first_key.clone());
         Arc::new(move || {
             let (seal, first) = (seal.clone(), first.clone());
             Box::pin(async move {
-                let seed = next_seed(&first).map_err(|error| error.to_string())?;
-                seal.change_key(seed).await.map(|key| key.to_string())
+                let make = Box::new(move || next_seed(&first).map_err(|error| error.to_string()));
+                seal.change_key(make).await.map(|key| key.to_string())
             })
         })
     }

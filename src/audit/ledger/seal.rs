@@ -42,6 +42,8 @@ pub enum SealError {
     },
     /// A key took over for this tree already: what named that one would be lost.
     KeyIsNew,
+    /// A new key could not be made.
+    NoKey(String),
     /// What was signed last cannot be read or written.
     File(PathBuf, io::Error),
     /// A key or a name that cannot be used.
@@ -68,6 +70,7 @@ impl fmt::Display for SealError {
             Self::KeyIsNew => f.write_str(
                 "a new key took over, and nothing was recorded since: the next takes over at a start behind the next call",
             ),
+            Self::NoKey(why) => write!(f, "a new key could not be made: {why}"),
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Note(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
@@ -158,8 +161,29 @@ pub struct Sealer {
     sealed: watch::Sender<u64>,
 }
 
-/// A key to take over, and who wants to know how that went.
-type NewKey = ([u8; 32], tokio::sync::oneshot::Sender<Result<VerifierKey, String>>);
+/// Makes a secret key; why there is none, in words.
+pub type MakeSeed = Box<dyn FnOnce() -> Result<[u8; 32], String> + Send>;
+
+/// How to make a key that is to take over, and who wants to know how that went.
+type NewKey = (MakeSeed, tokio::sync::oneshot::Sender<Result<VerifierKey, NotChanged>>);
+
+/// Why a key did not take over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotChanged {
+    /// It must not now; none was made.
+    Refused(String),
+    /// It could not.
+    Failed(String),
+}
+
+impl From<SealError> for NotChanged {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::KeyIsNew => Self::Refused(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
 
 /// What others have of a sealer.
 #[derive(Clone, Debug)]
@@ -172,14 +196,14 @@ pub struct SealHandle {
 }
 
 impl SealHandle {
-    /// Lets the key with this seed take over: the checkpoint that says so is signed with both.
+    /// Makes a key and lets it take over: the checkpoint that says so is signed with both.
     ///
     /// # Errors
-    /// What stands in the way, in words.
-    pub async fn change_key(&self, seed: [u8; 32]) -> Result<VerifierKey, String> {
+    /// What stands in the way.
+    pub async fn change_key(&self, make: MakeSeed) -> Result<VerifierKey, NotChanged> {
         let (tell, told) = tokio::sync::oneshot::channel();
-        let ended = || "nothing is sealed now: the status says why".to_owned();
-        self.new_key.send((seed, tell)).await.map_err(|_| ended())?;
+        let ended = || NotChanged::Failed("nothing is sealed now: the status says why".to_owned());
+        self.new_key.send((make, tell)).await.map_err(|_| ended())?;
         told.await.map_err(|_| ended())?
     }
 }
@@ -205,12 +229,12 @@ impl Sealer {
         loop {
             let more = tokio::select! {
                 more = due(&mut self.tree, signing.size) => more,
-                Some((seed, tell)) = self.new_key.recv() => {
-                    let taken = self.take_over(&mut signing, seed).await;
+                Some((make, tell)) = self.new_key.recv() => {
+                    let taken = self.take_over(&mut signing, make).await;
                     // Whether the key was entered all the same, only the database knows: the former must not go on then.
                     let doubt = matches!(taken, Err(SealError::Store(_)));
                     // Whoever asked may have gone.
-                    let _ = tell.send(taken.map_err(|error| error.to_string()));
+                    let _ = tell.send(taken.map_err(NotChanged::from));
                     if doubt {
                         let Some(now) = self.begun().await else { return };
                         signing = now;
@@ -343,11 +367,14 @@ impl Sealer {
         said.map(Some).ok_or_else(|| SealError::KeyMissing(format!("the key of {name} in {}", file.display())))
     }
 
-    /// Lets the key with this seed sign from now on.
-    async fn take_over(&mut self, signing: &mut Signing, seed: [u8; 32]) -> Result<VerifierKey, SealError> {
+    /// Lets a new key sign from now on.
+    async fn take_over(&mut self, signing: &mut Signing, make: MakeSeed) -> Result<VerifierKey, SealError> {
+        let tree = self.tree.borrow_and_update().clone().unwrap_or_default();
+        // Before it is made: the next start would let it take over.
+        self.may_announce(&tree).await?;
+        let seed = make().map_err(SealError::NoKey)?;
         let next = Signer::new(signing.signer.key().name(), &seed)?;
         let key = next.key().clone();
-        let tree = self.tree.borrow_and_update().clone().unwrap_or_default();
         self.settings.seeds.push(seed);
         self.announce(signing, &tree, next).await?;
         Ok(key)
@@ -355,11 +382,14 @@ impl Sealer {
 
     /// Signs for `tree` with the key so far and the next, which signs from then on.
     async fn announce(&self, signing: &mut Signing, tree: &Frontier, next: Signer) -> Result<(), SealError> {
-        let announced = self.store.announcements(self.settings.node).await?;
-        if announced.iter().any(|before| before.size == tree.size()) {
-            return Err(SealError::KeyIsNew);
-        }
+        self.may_announce(tree).await?;
         self.seal(signing, tree, Some(next)).await
+    }
+
+    /// A checkpoint names one key: a second for the same tree would take its place.
+    async fn may_announce(&self, tree: &Frontier) -> Result<(), SealError> {
+        let announced = self.store.announcements(self.settings.node).await?;
+        if announced.iter().any(|before| before.size == tree.size()) { Err(SealError::KeyIsNew) } else { Ok(()) }
     }
 
     /// Signs for `tree`, keeps what was signed, and tells.

@@ -11,7 +11,7 @@ use super::note::{Note, VerifierKey};
 use super::proof::{check_consistency, check_inclusion};
 use super::publish::{Place, Publisher};
 use super::read::{ReadError, TreeReader};
-use super::seal::{SealHandle, Sealer, SealerSettings};
+use super::seal::{NotChanged, SealHandle, Sealer, SealerSettings};
 use super::testing::{NODE, ORIGIN, record, row};
 use super::tree::Frontier;
 use super::tree::tests::by_definition;
@@ -218,10 +218,10 @@ mod suite {
         running.sealed(5).await;
         let first = running.handle.view.now().key.expect("a key");
         // While nothing new is there to be signed for.
-        let second = running.handle.change_key([2; 32]).await.expect("takes over");
+        let second = running.handle.change_key(Box::new(|| Ok([2; 32]))).await.expect("takes over");
         // What names the second must stay, and there is one place for each size of the tree.
-        let refused = running.handle.change_key([9; 32]).await.expect_err("there is nothing new");
-        assert!(refused.contains("nothing was recorded since"), "{refused}");
+        let refused = running.handle.change_key(Box::new(|| panic!("one is made"))).await;
+        assert!(matches!(&refused, Err(NotChanged::Refused(why)) if why.contains("since")), "{refused:?}");
         record(store, NODE, 5..6).await;
         running.tell(store).await;
         running.sealed(6).await;
@@ -288,7 +288,7 @@ mod suite {
         let mut running = sealing.start(&[1]);
         running.tell(store).await;
         running.sealed(5).await;
-        running.handle.change_key([2; 32]).await.expect("takes over");
+        running.handle.change_key(Box::new(|| Ok([2; 32]))).await.expect("takes over");
         record(store, NODE, 5..9).await;
         running.tell(store).await;
         running.sealed(9).await;

@@ -115,7 +115,9 @@ impl Api {
             drain_flush: None,
             meters: vec![Arc::default(), Arc::default()],
             gauges: Arc::new(Gauges::default),
-            new_ledger_key: Arc::new(|| Box::pin(async { Err("there is no ledger".to_owned()) })),
+            new_ledger_key: Arc::new(|| {
+                Box::pin(async { Err(crate::audit::ledger::seal::NotChanged::Failed("no ledger".to_owned())) })
+            }),
             about: About {
                 node_id: uuid::Uuid::from_u128(5),
                 started_at: bench.clock.wall(),

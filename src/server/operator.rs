@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::body::{Body, Kind};
 use super::patience::{Activity, Patient};
 use super::tls::TlsReloader;
 use super::{Api, Peer, Settings};
@@ -73,13 +74,56 @@ where
         let busy = activity.begin(request.version() == http::Version::HTTP_2);
         let answer = api(request, peer);
         async move {
-            let answer = answer.await;
-            drop(busy);
-            Ok::<_, Infallible>(answer)
+            // Busy until the last byte: an export takes as long as it takes.
+            Ok::<_, Infallible>(answer.await.map(|body| Body::new(Kind::Api(body), busy)))
         }
     });
     let builder = super::worker::builder(TokioExecutor::new(), settings);
     if let Err(error) = watcher.watch(builder.serve_connection(io, service)).await {
         tracing::debug!(peer = %peer.address, %error, "operator connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body::Frame;
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::server::{Counts, Patience};
+
+    #[tokio::test]
+    async fn an_answer_may_take_longer_than_a_connection_may_be_idle() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let idle = Duration::from_millis(50);
+        let api: Api = Arc::new(move |_, _| {
+            let pieces = futures_util::stream::unfold(0, move |n| async move {
+                tokio::time::sleep(idle).await;
+                (n < 6).then(|| (Ok(Frame::data(Bytes::from(format!("{n} ")))), n + 1))
+            });
+            Box::pin(async { http::Response::new(StreamBody::new(pieces).boxed_unsync()) })
+        });
+        let (_drain, drain_timeout) = watch::channel(Duration::ZERO);
+        let second = Duration::from_secs(1);
+        let settings = Settings {
+            patience: Patience { head: second, idle, stall: second },
+            max_header_bytes: 8 << 10,
+            max_headers: 20,
+            max_connections: 10,
+            drain_timeout,
+            counts: Arc::new(Counts::default()),
+        };
+        let (_stop, stopping) = watch::channel(false);
+        let serving = tokio::spawn(serve(listener, api, None, settings, stopping));
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.expect("sent");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        assert!(answer.contains("5 ") && answer.ends_with("0\r\n\r\n"), "{answer}");
+        serving.abort();
     }
 }

@@ -193,7 +193,7 @@ impl Store {
     }
 
     /// The rows recorded after `after`, in the order they were recorded in: ascending by (`node_id`, `seq`). Without `after`, the
-    /// newest `limit` of each node. At most [`LOOKED_AT`] rows of each node are looked at.
+    /// newest `limit` of each node. Only so many rows of each node are looked at (`LOOKED_AT`).
     ///
     /// # Errors
     /// When the database cannot be read, or holds what this version cannot read.

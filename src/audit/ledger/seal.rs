@@ -67,9 +67,9 @@ impl fmt::Display for SealError {
                  restored by hand; nothing is signed until it is back. To go on with what is there, stop the gateway and \
                  run trust-gateway new-node"
             ),
-            Self::KeyIsNew => f.write_str(
-                "a new key took over, and nothing was recorded since: the next takes over at a start behind the next call",
-            ),
+            Self::KeyIsNew => {
+                f.write_str("a new key took over, and no call was recorded since: ask again after the next call")
+            }
             Self::NoKey(why) => write!(f, "a new key could not be made: {why}"),
             Self::File(path, error) => write!(f, "{}: {error}", path.display()),
             Self::Note(error) => error.fmt(f),

@@ -1,5 +1,7 @@
 //! The ledger for operators: how sealing goes, in status and metrics; checkpoints, and a new key to sign them with.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use axum::Json;
@@ -15,7 +17,7 @@ use super::who::Asked;
 use crate::audit::ledger::publish::PlaceState;
 use crate::audit::ledger::seal::{NotChanged, SealState};
 use crate::clock::Timestamp;
-use crate::store::ledger::CheckpointRow;
+use crate::store::ledger::{CheckpointRow, LedgerKeyRow};
 
 /// Checkpoints that have not left for that long are worth a word.
 const UNWITNESSED_US: i64 = 300_000_000;
@@ -156,10 +158,14 @@ struct CheckpointList {
 impl Asked {
     async fn with_keys(&self, rows: Vec<CheckpointRow>) -> Result<Response, Problem> {
         let mut checkpoints = Vec::with_capacity(rows.len());
+        let mut keys: HashMap<Uuid, Vec<LedgerKeyRow>> = HashMap::new();
         for row in rows {
-            let keys = self.control.store.ledger_keys(row.node_id).await?;
+            let keys = match keys.entry(row.node_id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(self.control.store.ledger_keys(row.node_id).await?),
+            };
             let CheckpointRow { node_id, size, root, signed_at, note, .. } = row;
-            let key = keys.into_iter().rfind(|key| key.size < size || key.number == 1).map(|key| key.key);
+            let key = keys.iter().rfind(|key| key.size < size || key.number == 1).map(|key| key.key.clone());
             let root = root.iter().map(|byte| format!("{byte:02x}")).collect();
             checkpoints.push(Checkpoint { node_id, size, root, signed_at, key, note });
         }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::audit::ledger::publish::{Place, Send};
 use crate::config::{Destination, Witness};
-use crate::outlets::{Post, PostRequest, bearer_token, deliver};
+use crate::outlets::{Post, PostRequest, bearer, deliver};
 
 /// How long a witness may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,10 +40,7 @@ fn send(to: &Destination, post: &Post) -> Send {
                     let mut headers = HeaderMap::new();
                     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
                     if let Some(file) = &token_file {
-                        let mut bearer = HeaderValue::try_from(format!("Bearer {}", bearer_token(file)?))
-                            .map_err(|_| format!("{}: this is no token", file.display()))?;
-                        bearer.set_sensitive(true);
-                        headers.insert(AUTHORIZATION, bearer);
+                        headers.insert(AUTHORIZATION, bearer(file)?);
                     }
                     let (url, body) = (url.as_str().to_owned(), note.into());
                     let request = PostRequest { url, headers, body, timeout: TIMEOUT };

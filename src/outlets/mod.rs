@@ -21,7 +21,7 @@ mod sink;
 mod webhooks;
 
 pub use message::{Secret, SecretError};
-pub use post::{Failure, Post, PostAnswer, PostRequest, bearer_token, deliver};
+pub use post::{Failure, Post, PostAnswer, PostRequest, bearer, bearer_token, deliver};
 pub use rows::{Outlet, OutletTold, Render};
 pub use sink::Sink;
 pub use webhooks::{Hook, HookTold, TestFailure, Webhooks};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 /// A POST.
 #[derive(Clone, Debug)]
@@ -85,4 +85,16 @@ pub fn bearer_token(file: &Path) -> Result<String, String> {
         true => Ok(token.to_owned()),
         false => Err(format!("{}: this is no token: write it on one line, without spaces", file.display())),
     }
+}
+
+/// The header that shows the token in a file.
+///
+/// # Errors
+/// As [`bearer_token`].
+pub fn bearer(file: &Path) -> Result<HeaderValue, String> {
+    let token = bearer_token(file)?;
+    let no_header = |_| format!("{}: this is no token", file.display());
+    let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(no_header)?;
+    bearer.set_sensitive(true);
+    Ok(bearer)
 }

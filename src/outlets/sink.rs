@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 use uuid::Uuid;
 
 use super::file::LineFile;
-use super::post::{Failure, Post, PostRequest, bearer_token, deliver};
+use super::post::{Failure, Post, PostRequest, bearer, deliver};
 use crate::config::Destination;
 
 /// How long an address may take to answer.
@@ -61,10 +61,7 @@ impl Sink {
                 headers.insert("x-trustgateway-first-seq", HeaderValue::from(batch.seqs.0));
                 headers.insert("x-trustgateway-last-seq", HeaderValue::from(batch.seqs.1));
                 if let Some(file) = token_file {
-                    let token = bearer_token(file).map_err(Failure::lasting)?;
-                    let mut bearer = text(&format!("Bearer {token}"))?;
-                    bearer.set_sensitive(true);
-                    headers.insert(header::AUTHORIZATION, bearer);
+                    headers.insert(header::AUTHORIZATION, bearer(file).map_err(Failure::lasting)?);
                 }
                 let body = Bytes::from(batch.lines);
                 deliver(post, PostRequest { url: url.clone(), headers, body, timeout: TIMEOUT }).await

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use uuid::Uuid;
 
-use super::calls::COLUMNS;
+use super::calls::{COLUMNS, last_seq_in};
 use super::rows::CallRow;
 use super::sql::{Built, Row, query};
 use super::{Store, StoreError, columns};
@@ -267,11 +267,6 @@ impl Store {
         next.fetch_optional(&self.reader).await?.map(|row| columns::id(&row, "node_id")).transpose()
     }
 
-    async fn newest_of(&self, node: Uuid) -> Result<i64, StoreError> {
-        let newest = query("SELECT coalesce(max(seq), 0) FROM proxy_calls WHERE node_id = $1").bind(node);
-        newest.number(&self.reader).await
-    }
-
     /// How far each node's record goes.
     ///
     /// # Errors
@@ -279,7 +274,7 @@ impl Store {
     pub async fn record_ends(&self) -> Result<Vec<(Uuid, i64)>, StoreError> {
         let (mut ends, mut last) = (Vec::new(), None);
         while let Some(node) = self.next_node(last).await? {
-            ends.push((node, self.newest_of(node).await?));
+            ends.push((node, last_seq_in(&self.reader, node).await?));
             last = Some(node);
         }
         Ok(ends)

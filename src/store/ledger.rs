@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::columns::unsigned;
-use super::sql::{Built, On, Row, Tx, query};
+use super::sql::{Built, On, Pool, Row, Tx, query};
 use super::{Store, StoreError, columns};
 use crate::audit::ledger::tree::{Frontier, Hash, Subtree};
 use crate::clock::Timestamp;
@@ -89,11 +89,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn ledger_head(&self, node: Uuid) -> Result<Frontier, StoreError> {
-        let head = query("SELECT size, frontier FROM ledger_heads WHERE node_id = $1").bind(node);
-        match head.fetch_optional(&self.recorder).await? {
-            Some(row) => frontier(&row),
-            None => Ok(Frontier::default()),
-        }
+        head(&self.recorder, node).await
     }
 
     /// The nodes that have a tree.
@@ -110,11 +106,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn ledger_tree(&self, node: Uuid) -> Result<Frontier, StoreError> {
-        let head = query("SELECT size, frontier FROM ledger_heads WHERE node_id = $1").bind(node);
-        match head.fetch_optional(&self.reader).await? {
-            Some(row) => frontier(&row),
-            None => Ok(Frontier::default()),
-        }
+        head(&self.reader, node).await
     }
 
     /// The beginning of a node's tree whose rows retention has removed; empty where it has not.
@@ -360,6 +352,11 @@ async fn enter<'a>(on: impl Into<On<'a>>, node: Uuid, key: &LedgerKeyRow) -> Res
     .execute(on)
     .await
     .map(drop)
+}
+
+async fn head(pool: &Pool, node: Uuid) -> Result<Frontier, StoreError> {
+    let head = query("SELECT size, frontier FROM ledger_heads WHERE node_id = $1").bind(node);
+    head.fetch_optional(pool).await?.map_or_else(|| Ok(Frontier::default()), |row| frontier(&row))
 }
 
 /// Writes what a tree has grown by. Rows and tree are written together, or rows would be missing from it for ever.

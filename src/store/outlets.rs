@@ -4,6 +4,7 @@
 
 use uuid::Uuid;
 
+use super::calls::last_seq_in;
 use super::sql::query;
 use super::{Store, StoreError, columns};
 use crate::clock::Timestamp;
@@ -26,10 +27,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn newest_seq(&self, node: Uuid) -> Result<i64, StoreError> {
-        query("SELECT coalesce(max(seq), 0) FROM proxy_calls WHERE node_id = $1")
-            .bind(node)
-            .number(&self.follower)
-            .await
+        last_seq_in(&self.follower, node).await
     }
 
     /// The last row of a node that an outlet's destination has taken; 0: none yet.

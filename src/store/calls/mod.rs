@@ -136,10 +136,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn last_seq(&self, node: Uuid) -> Result<i64, StoreError> {
-        query("SELECT coalesce(max(seq), 0) FROM proxy_calls WHERE node_id = $1")
-            .bind(node)
-            .number(&self.recorder)
-            .await
+        last_seq_in(&self.recorder, node).await
     }
 
     /// How far the journals are in the database, those of all nodes.
@@ -328,6 +325,11 @@ impl Store {
             .execute(&self.recorder)
             .await
     }
+}
+
+/// The highest `seq` of a node; 0 before its first row.
+pub(super) async fn last_seq_in(pool: &Pool, node: Uuid) -> Result<i64, StoreError> {
+    query("SELECT coalesce(max(seq), 0) FROM proxy_calls WHERE node_id = $1").bind(node).number(pool).await
 }
 
 fn limit_state_row(row: &Row) -> Result<LimitStateRow, StoreError> {

@@ -332,7 +332,7 @@ async fn play(steps: Vec<Step>, batch: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 8, ..ProptestConfig::default() })]
 
     #[test]
     fn every_row_arrives_and_none_before_the_one_before_it(steps in steps(), batch in 1..6_usize) {

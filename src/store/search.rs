@@ -217,7 +217,7 @@ mod tests {
     const TEXT: &str = "[aAbBäÄßİσΣ日本🚀%_\"'*(){}:^.\\\\ -]{0,12}";
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 10, ..ProptestConfig::default() })]
 
         #[test]
         fn the_index_finds_what_a_look_through_every_row_finds(

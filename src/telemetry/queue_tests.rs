@@ -142,7 +142,7 @@ fn the_end_does_not_wait_for_a_reader_that_reads_no_more() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
 
     /// However the reader stumbles and whatever finds room: lines come in order, and with those told as lost none is missing.
     #[test]

@@ -445,7 +445,7 @@ fn tail() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 5, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_was_answered_has_one_row_after_any_crash(acts in acts(), tail in tail(), cut in 0..6_usize) {

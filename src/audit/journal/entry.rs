@@ -316,7 +316,7 @@ pub(crate) enum Next<'a> {
     Entry { kind: Kind, payload: &'a [u8], len: usize },
     /// The bytes end before the entry does.
     Short,
-    /// A length of zero.
+    /// A length of zero, or of what is left of it.
     End,
     /// Not an entry: an impossible length, an unknown kind or a wrong checksum.
     Damaged,
@@ -324,7 +324,9 @@ pub(crate) enum Next<'a> {
 
 /// Reads the entry at the beginning of `bytes`.
 pub(crate) fn next(bytes: &[u8]) -> Next<'_> {
-    let Some((head, rest)) = bytes.split_first_chunk::<8>() else { return Next::Short };
+    let Some((head, rest)) = bytes.split_first_chunk::<8>() else {
+        return if bytes.iter().all(|byte| *byte == 0) { Next::End } else { Next::Short };
+    };
     let [l0, l1, l2, l3, c0, c1, c2, c3] = *head;
     let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
     if len == 0 {

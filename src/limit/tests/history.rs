@@ -399,7 +399,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 3, ..ProptestConfig::default() })]
 
     #[test]
     fn histories_go_as_the_model_says(tier in tier(), steps in prop::collection::vec(step(), 1..250)) {

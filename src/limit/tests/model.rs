@@ -103,7 +103,7 @@ impl Numbers {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
 
     #[test]
     fn limits_decide_as_the_model_does(numbers in numbers(), steps in steps(), who in 0usize..3) {

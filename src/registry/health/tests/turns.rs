@@ -209,7 +209,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 20, ..ProptestConfig::default() })]
     #[test]
     fn no_agent_is_probed_twice_at_a_time_and_none_is_lost_with_its_gateway(
         steps in prop::collection::vec(step(), 1..60),

@@ -104,7 +104,7 @@ async fn rows(store: &Store, node: Uuid) -> Vec<CallRow> {
     store.rows_after(node, 0, 10_000).await.expect("rows")
 }
 
-/// Everything that is left of `node` is proved to be part of the tree that all of `leaves` make.
+/// What is left of `node` is proved to be part of the tree that all of `leaves` make: of many rows, some fifty of them.
 async fn proved(store: &Store, node: Uuid, leaves: &[Hash]) {
     let reader = TreeReader::open(store, node).await.expect("opens");
     let size = leaves.len() as u64;
@@ -115,9 +115,12 @@ async fn proved(store: &Store, node: Uuid, leaves: &[Hash]) {
         left.iter().map(|row| row.seq).collect::<Vec<_>>(),
         (gone + 1..=size).map(u64::cast_signed).collect::<Vec<_>>()
     );
-    for (row, leaf) in left.iter().zip(&leaves[gone as usize..]) {
+    for (at, (row, leaf)) in left.iter().zip(&leaves[gone as usize..]).enumerate() {
         assert_eq!(&row.leaf_hash, leaf);
         assert!(row.erased_at.is_some() || leaf_hash(row) == *leaf, "row {}", row.seq);
+        if at % (left.len() / 50 + 1) != 0 && at + 1 != left.len() {
+            continue;
+        }
         let index = row.seq.cast_unsigned() - 1;
         let proof = reader.inclusion(index, size).await.expect("a proof");
         assert_eq!(check_inclusion(leaf, index, size, &root, &proof), Ok(()));

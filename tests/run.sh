@@ -132,11 +132,20 @@ find_postgres() {
     return 1
 }
 
+# What the SDK tests run on.
+sdks() {
+    for name in py03 py10 driver openapi; do
+        packages "$name"
+    done
+    find_node
+    javascript
+}
+
 # An empty PostgreSQL server, for as long as this script runs.
 start_postgres() {
     local as=(setpriv) owner try port
     postgres_home=$(mktemp -d "$env/postgres.XXXXXX")
-    trap stop_postgres EXIT
+    trap stop EXIT
     if [ "$(id -u)" = 0 ]; then
         # It does not run as root; and who it runs as may not come so far.
         owner=$(id -un postgres 2>/dev/null || echo nobody)
@@ -167,7 +176,10 @@ start_postgres() {
     fail "PostgreSQL does not start: $(cat "$postgres_home.log")"
 }
 
-stop_postgres() {
+stop() {
+    if [ -n "${installing:-}" ]; then
+        kill "$installing" 2>/dev/null || true
+    fi
     if [ -n "${postgres_pid:-}" ]; then
         kill -INT "$postgres_pid" 2>/dev/null || true
         wait "$postgres_pid" 2>/dev/null || true
@@ -184,11 +196,9 @@ find_postgres || { debian postgresql && find_postgres; } || fail "missing: Postg
 find_python || { debian python3 python3-venv && find_python; } || fail "missing: Python 3.11 or newer"
 echo "python: $("$python" --version)"
 start_postgres
-for name in py03 py10 driver openapi; do
-    packages "$name"
-done
-find_node
-javascript
+# Meanwhile the rest is built, which waits less for the network.
+sdks >"$env/sdks.log" 2>&1 &
+installing=$!
 
 section "build"
 cargo build --locked
@@ -217,11 +227,23 @@ if [ "$long" = yes ]; then
 fi
 # The children talk on the loopback only, which a proxy for the way out must not see.
 export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost PYTHONDONTWRITEBYTECODE=1
-tests "SDK tests" "$env/driver/bin/python" -m pytest -q -p no:cacheprovider --basetemp "$env/tmp" "${options[@]}" "$sdk"
-# Not all again: what the database could spoil, which is texts of all kinds and the rows of a client's story.
-PATH=$PATH:$postgres_bin TEST_STORE=postgres tests "SDK tests, on PostgreSQL" "$env/driver/bin/python" -m pytest -q \
-    -p no:cacheprovider --basetemp "$env/tmp" "$sdk"/test_openapi.py::test_the_api_answers_as_it_is_described\[{nobody,agent}\] \
-    "$sdk/test_matrix.py" -k 'answers_as_it or py10-js'
+sdk_tests() {
+    "$env/driver/bin/python" -m pytest -q -p no:cacheprovider --basetemp "$env/tmp" "$@"
+}
+section "what the SDK tests need"
+installed=0
+wait "$installing" || installed=$?
+installing=
+cat "$env/sdks.log"
+if [ "$installed" = 0 ]; then
+    tests "SDK tests" sdk_tests "${options[@]}" "$sdk"
+    # Not all again: what the database could spoil, which is texts of all kinds and the rows of a client's story.
+    PATH=$PATH:$postgres_bin TEST_STORE=postgres tests "SDK tests, on PostgreSQL" sdk_tests \
+        "$sdk"/test_openapi.py::test_the_api_answers_as_it_is_described\[{nobody,agent}\] \
+        "$sdk/test_matrix.py" -k 'answers_as_it or py10-js'
+else
+    failed+=("what the SDK tests need")
+fi
 
 section "result"
 [ ${#failed[@]} = 0 ] || fail "failed: $(printf '[%s] ' "${failed[@]}")"

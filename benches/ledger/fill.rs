@@ -1,7 +1,6 @@
 //! A log of many rows: a day of calls between a hundred pairs of agents, written as the drain writes them.
 
 use std::io::Write as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use trust_gateway::audit::canonical;
@@ -31,8 +30,7 @@ pub(crate) fn target(n: u64) -> Uuid {
 }
 
 /// Writes the calls of the day that begins at `begin`; how long that took.
-pub(crate) async fn fill(data: &Path, node: Uuid, rows: u64, begin: Timestamp) -> Fallible<Duration> {
-    let store = Store::open_sqlite(&data.join("gateway.db")).await?;
+pub(crate) async fn fill(store: Store, node: Uuid, rows: u64, begin: Timestamp) -> Fallible<Duration> {
     let begun = Instant::now();
     let mut tree = store.ledger_head(node).await?;
     let mut at = 0;

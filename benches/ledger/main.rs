@@ -1,13 +1,16 @@
-//! What a large log costs: a day of ten million calls between a hundred pairs of agents, on SQLite, in the gateway as it is
-//! delivered.
+//! What a large log costs: a day of ten million calls between a hundred pairs of agents, in the gateway as it is delivered.
 //!
-//! `cargo bench --bench ledger` takes about a quarter of an hour and 10 GiB of disk; `LEDGER_ROWS=1000000` is a smaller one.
+//! `cargo bench --bench ledger` takes about a quarter of an hour and 10 GiB of disk; `LEDGER_ROWS=1000000` is a smaller one, and
+//! `-- --postgres` takes a PostgreSQL server of its own instead of SQLite.
 //! Measured are writing (as the drain writes: rows, tree and sums in one transaction), questions, proofs, export and
 //! verification.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod fill;
+#[path = "../../tests/it/support/postgres.rs"]
+#[allow(dead_code)] // shared with the tests
+mod postgres;
 #[path = "../load/process.rs"]
 #[allow(dead_code)] // shared with the load bench
 mod process;
@@ -20,10 +23,12 @@ mod times;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use postgres::Postgres;
 use serde_json::Value;
 use subject::Subject;
 use times::{line, timed};
 use trust_gateway::clock::{Clock, Timestamp};
+use trust_gateway::store::{PostgresOptions, Store};
 use uuid::Uuid;
 
 pub(crate) type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
@@ -57,13 +62,21 @@ fn run() -> Fallible<()> {
     };
     // Yesterday: sums of minutes do not go back for ever.
     let begin = Timestamp((Clock::system().wall().utc_day() - 1) * DAY_US);
-    let mut gateway = Subject::start()?;
+    let server = std::env::args().any(|argument| argument == "--postgres").then(Postgres::start);
+    let url = server.as_ref().map(Postgres::url);
+    let mut gateway = Subject::start_on(url.clone())?;
     let node: Uuid = text(&status(&gateway)?, "node_id").parse()?;
     println!("{rows} rows\n");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut took = Duration::ZERO;
     let start = gateway.restart_after(|data| {
-        took = runtime.block_on(fill::fill(data, node, rows, begin))?;
+        took = runtime.block_on(async {
+            let store = match &url {
+                Some(url) => Store::open_postgres(&PostgresOptions::parse(url)?).await?,
+                None => Store::open_sqlite(&data.join("gateway.db")).await?,
+            };
+            fill::fill(store, node, rows, begin).await
+        })?;
         Ok(())
     })?;
     line("writing", &[took], &format!("{:.0} rows/s", rows as f64 / took.as_secs_f64()));

@@ -18,14 +18,21 @@ pub(crate) struct Subject {
     admin: SocketAddr,
     token: String,
     dir: TempDir,
+    /// The database's URL, where that is not the embedded one.
+    database: Option<String>,
 }
 
 impl Subject {
     pub(crate) fn start() -> Fallible<Self> {
+        Self::start_on(None)
+    }
+
+    /// On that database.
+    pub(crate) fn start_on(database: Option<String>) -> Fallible<Self> {
         let dir = TempDir::new()?;
-        let (process, public, admin) = spawn(&dir)?;
+        let (process, public, admin) = spawn(&dir, database.as_deref())?;
         let token = std::fs::read_to_string(dir.path().join("data/admin-token"))?.trim().to_owned();
-        Ok(Self { process, public, admin, token, dir })
+        Ok(Self { process, public, admin, token, dir, database })
     }
 
     /// Stops it and starts it on the same data; how long the start took.
@@ -38,7 +45,7 @@ impl Subject {
         self.process.stop()?;
         meanwhile(&self.dir.path().join("data"))?;
         let begun = Instant::now();
-        (self.process, self.public, self.admin) = spawn(&self.dir)?;
+        (self.process, self.public, self.admin) = spawn(&self.dir, self.database.as_deref())?;
         // It says its addresses when it listens; what counts is that it answers.
         ask(self.public, "GET /readyz HTTP/1.1", "")?;
         Ok(begun.elapsed())
@@ -52,11 +59,9 @@ impl Subject {
 
     /// Runs the program as an operator would, on this gateway and its data.
     pub(crate) fn command(&self, arguments: &[&str]) -> Fallible<String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trust-gateway"));
+        let mut command = program(&self.dir, self.database.as_deref());
         command
             .args(arguments)
-            .current_dir(self.dir.path())
-            .env("TRUST_GATEWAY__DATA_DIR", self.dir.path().join("data"))
             .env("TRUST_GATEWAY_URL", format!("http://{}", self.admin))
             .env("TRUST_GATEWAY_TOKEN", &self.token);
         let output = command.output()?;
@@ -89,12 +94,20 @@ impl Subject {
     }
 }
 
-fn spawn(dir: &TempDir) -> Fallible<(Process, SocketAddr, SocketAddr)> {
+/// The program, with its data in `dir`.
+fn program(dir: &TempDir, database: Option<&str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trust-gateway"));
+    command.current_dir(dir.path()).env("TRUST_GATEWAY__DATA_DIR", dir.path().join("data"));
+    if let Some(url) = database {
+        command.env("TRUST_GATEWAY__STORE__URL", url);
+    }
+    command
+}
+
+fn spawn(dir: &TempDir, database: Option<&str>) -> Fallible<(Process, SocketAddr, SocketAddr)> {
+    let mut command = program(dir, database);
     command
         .arg("serve")
-        .current_dir(dir.path())
-        .env("TRUST_GATEWAY__DATA_DIR", dir.path().join("data"))
         .env("TRUST_GATEWAY__SERVER__LISTEN", "127.0.0.1:0")
         .env("TRUST_GATEWAY__ADMIN__LISTEN", "127.0.0.1:0")
         .env("TRUST_GATEWAY__AGENTS__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]")

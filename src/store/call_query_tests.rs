@@ -47,7 +47,7 @@ on_each_database!(
     whoever_follows_the_record_sees_every_row_once_in_its_order,
     one_look_at_the_record_goes_over_a_bounded_part_of_it,
     every_condition_selects_what_it_names,
-    a_request_id_is_found_whatever_the_time_in_it,
+    a_request_id_is_looked_for_near_the_time_in_it_and_in_the_time_asked_for,
     a_batch_is_committed_altogether_or_not_at_all,
     limits_add_up_over_batches_and_old_ones_go,
 );
@@ -169,7 +169,7 @@ mod suite {
         }
     }
 
-    pub(super) async fn a_request_id_is_found_whatever_the_time_in_it(test: &TestStore) {
+    pub(super) async fn a_request_id_is_looked_for_near_the_time_in_it_and_in_the_time_asked_for(test: &TestStore) {
         let store = &test.store;
         let mut rows = rows(2);
         rows[0].id = Uuid::now_v7();
@@ -177,10 +177,14 @@ mod suite {
         let now = jiff::Timestamp::now().as_microsecond();
         rows[1].called_at = Timestamp(now);
         store.commit_drained(&DrainBatch { rows: rows.clone(), ..DrainBatch::default() }).await.expect("commit");
-        for row in rows {
-            let filter = CallFilter { id: Some(row.id), ..CallFilter::default() };
-            assert_eq!(store.calls(&filter, &CallPage::default()).await.expect("rows"), [row]);
-        }
+        let page = CallPage::default();
+        let by_id = |row: &CallRow| CallFilter { id: Some(row.id), ..CallFilter::default() };
+        assert_eq!(store.calls(&by_id(&rows[1]), &page).await.expect("rows"), [rows[1].clone()]);
+        // The whole log is not read for an id whose time is not the row's; what is asked for is.
+        let far = by_id(&rows[0]);
+        assert_eq!(store.calls(&far, &page).await.expect("rows"), []);
+        let far = CallFilter { since: Some(rows[0].called_at), ..far };
+        assert_eq!(store.calls(&far, &page).await.expect("rows"), [rows[0].clone()]);
     }
 
     pub(super) async fn a_batch_is_committed_altogether_or_not_at_all(test: &TestStore) {

@@ -81,9 +81,13 @@ async fn pair(asked: &Asked, text: &str) -> Result<Option<[Uuid; 2]>, Problem> {
     Ok(agent(asked, one).await?.zip(agent(asked, other).await?).map(|(one, other)| [one, other]))
 }
 
-/// Refuses what would be looked for in the whole log: times, agents and request ids are found by indexes, everything else by
-/// reading the calls of a time.
+/// Refuses what would be looked for in the whole log: times and agents are found by indexes, a request id of ours by the time in
+/// it, everything else by reading the calls of a time.
 pub(super) fn bounded(filter: &CallFilter, now: Timestamp) -> Result<(), Problem> {
+    let tells_time = |id: Uuid| id.get_version_num() == 7;
+    if filter.id.is_some_and(tells_time) {
+        return Ok(());
+    }
     let scanned = [
         ("trust_level", filter.trust_level.is_some()),
         ("operation", filter.operation.is_some()),
@@ -94,8 +98,9 @@ pub(super) fn bounded(filter: &CallFilter, now: Timestamp) -> Result<(), Problem
         ("task_id", filter.task_id.is_some()),
         ("context_id", filter.context_id.is_some()),
         ("trace_id", filter.trace_id.is_some()),
+        ("request_id", filter.id.is_some()),
     ];
-    let Some((parameter, _)) = scanned.into_iter().find(|(_, asked)| *asked && filter.id.is_none()) else {
+    let Some((parameter, _)) = scanned.into_iter().find(|(_, asked)| *asked) else {
         return Ok(());
     };
     let Some(since) = filter.since else {
@@ -104,7 +109,7 @@ pub(super) fn bounded(filter: &CallFilter, now: Timestamp) -> Result<(), Problem
             parameter,
             format!(
                 "is looked for in a range of time: add one, as in since={yesterday}; without one the log is asked by \
-                 agent, caller, target, pair and request_id"
+                 agent, caller, target, pair and a request_id of this gateway, which is a UUID of version 7"
             ),
         ));
     };

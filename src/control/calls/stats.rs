@@ -18,6 +18,7 @@ use crate::control::problem::Problem;
 use crate::control::readings;
 use crate::control::view;
 use crate::control::who::Asked;
+use crate::registry::Actor;
 use crate::store::calls::histogram::Histogram;
 use crate::store::calls::rollups::MINUTES_DAYS;
 use crate::store::calls::stats::{Bucket, CallSums, Dimension, StatsQuery, has_minutes, whole_spans};
@@ -110,7 +111,7 @@ impl Percentiles {
     params(("since" = Option<String>, Query, description = "A time; a day before `until` unless said", format = DateTime),
         ("until" = Option<String>, Query, description = "A time; now unless said", format = DateTime),
         ("by" = Option<String>, Query, description = "What is told apart: any of `caller`, `agent` (the one called) and `level`, with commas"),
-        ("bucket" = Option<String>, Query, description = "How time is cut up: `none`, `minute` (at most a day of them), `hour` (at most 31 days) or `day` (at most 366)"),
+        ("bucket" = Option<String>, Query, description = "How time is cut up: `none`, `minute` (at most a day of them), `hour` (at most 31 days) or `day` (at most 366, of an agent 31)"),
         ("agent" = Option<String>, Query, description = "Id or slug of caller or target"),
         ("target" = Option<String>, Query, description = "Id or slug"),
         ("caller" = Option<String>, Query, description = "Id or slug"),
@@ -135,7 +136,7 @@ pub(in crate::control) async fn show(asked: Asked) -> Result<Response, Problem> 
     if since > until {
         return Err(Problem::invalid("since", "lies after until"));
     }
-    let (most, finer) = days(bucket);
+    let (most, finer) = days(bucket, &asked.who);
     if until.0.saturating_sub(since.0) > most * DAY_US {
         return Err(Problem::invalid("since", format!("lies more than {most} days before until: {finer}")));
     }
@@ -184,12 +185,13 @@ fn bucket(text: &str) -> Option<Bucket> {
     }
 }
 
-/// The longest range, and what to do about a longer one.
-fn days(bucket: Bucket) -> (i64, &'static str) {
-    match bucket {
-        Bucket::Minute => (1, "ask by the hour, or for less"),
-        Bucket::Hour => (31, "ask by the day, or for less"),
-        Bucket::Day | Bucket::Whole => (366, "ask for less"),
+/// The longest range, and what to do about a longer one. Agents are many, and their sums are found among all.
+fn days(bucket: Bucket, who: &Actor) -> (i64, &'static str) {
+    match (bucket, who) {
+        (Bucket::Minute, _) => (1, "ask by the hour, or for less"),
+        (Bucket::Hour, Actor::Operator { .. }) => (31, "ask by the day, or for less"),
+        (_, Actor::Operator { .. }) => (366, "ask for less"),
+        (_, Actor::Agent(_) | Actor::Anonymous) => (31, "ask for less"),
     }
 }
 

@@ -114,6 +114,9 @@ async fn an_agent_is_told_no_more_in_sums_than_call_by_call() {
     assert_eq!(shown, [(json!("two"), json!(1)), (Value::Null, json!(1))]);
     assert_eq!(own("&target=two").await.body["groups"][0]["calls"], 1, "nor is one found by its name");
     own("&agent=two").await.is_problem(403);
+    let long = "/api/calls/stats?since=2025-11-30T00:00:00Z&until=2026-01-01T00:00:00Z";
+    api.public(Method::GET, long, Some(&key), None).await.is_problem(400);
+    assert_eq!(api.admin(Method::GET, long, None).await.status, 200);
     api.public(Method::GET, "/api/calls/stats", None, None).await.is_problem(401);
 }
 

@@ -221,7 +221,7 @@ TEST_STORE=postgres tests "Rust tests, on PostgreSQL" \
     cargo test --locked --no-fail-fast --lib -- registry control audit::drain gateway store::search
 options=()
 if [ "$long" = yes ]; then
-    PROPTEST_CASES=2000 tests "Rust tests, long runs" cargo test --locked --no-fail-fast -- \
+    PROPTEST_CASES=1000 tests "Rust tests, long runs" cargo test --locked --no-fail-fast -- \
         --include-ignored --skip a_full_disk_refuses_what_it_cannot_record
     options=(--long)
 fi

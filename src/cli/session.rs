@@ -166,13 +166,19 @@ impl Session {
     }
 }
 
-/// What is in a file, or comes in by standard input.
+/// The text in a file, or that comes in by standard input.
 pub(super) fn contents(file: &Path) -> Result<String, Failure> {
+    let text = String::from_utf8(bytes(file)?);
+    text.map_err(|_| Failure::usage(format!("{} cannot be read: it is not UTF-8 text", file.display())))
+}
+
+/// What is in a file, or comes in by standard input.
+pub(super) fn bytes(file: &Path) -> Result<Vec<u8>, Failure> {
     let read = if file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().lock().read_to_string(&mut text).map(|_| text)
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
     } else {
-        std::fs::read_to_string(file)
+        std::fs::read(file)
     };
     read.map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))
 }

@@ -1,7 +1,5 @@
 //! How checkpoints get to the witnesses of the configuration: appended to a file, or posted.
 
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +8,10 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::audit::ledger::publish::{Place, Send};
 use crate::config::{Destination, Witness};
-use crate::outlets::{Post, PostRequest, bearer, deliver};
+use crate::outlets::{LineFile, Post, PostRequest, bearer, deliver};
 
+/// Who may read a file of checkpoints.
+const EVERYBODY: u32 = 0o644;
 /// How long a witness may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -23,15 +23,14 @@ pub(super) fn places(witnesses: &[Witness], post: &Post) -> Vec<Place> {
 
 fn send(to: &Destination, post: &Post) -> Send {
     match to.clone() {
-        Destination::File(file) => Arc::new(move |note| {
-            let file = file.clone();
-            Box::pin(async move {
-                let appended = tokio::task::spawn_blocking(move || {
-                    append(&file, &note).map_err(|error| format!("{}: {error}", file.display()))
-                });
-                appended.await.map_err(|error| error.to_string())?
+        Destination::File(path) => {
+            let file = LineFile::new(path, EVERYBODY);
+            Arc::new(move |note| {
+                let file = file.clone();
+                // The empty line closes off what a crash left half written.
+                Box::pin(async move { file.append(format!("\n{note}")).await.map_err(|failure| failure.text) })
             })
-        }),
+        }
         Destination::Http(url, token_file) => {
             let post = Arc::clone(post);
             Arc::new(move |note| {
@@ -51,32 +50,27 @@ fn send(to: &Destination, post: &Post) -> Send {
     }
 }
 
-/// Appends a note and an empty line; returns once it is on the disk. What a crash left half written is closed off first.
-fn append(file: &Path, note: &str) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).read(true).open(file)?;
-    let mut end = [b'\n'; 2];
-    if file.metadata()?.len() >= 2 {
-        file.seek(SeekFrom::End(-2))?;
-        file.read_exact(&mut end)?;
-    }
-    let close = if end == *b"\n\n" { "" } else { "\n\n" };
-    file.write_all(format!("{close}{note}\n").as_bytes())?;
-    file.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::ledger::note::Note;
 
-    #[test]
-    fn a_witness_that_is_a_file_keeps_every_note_whole() {
+    #[tokio::test]
+    async fn a_witness_that_is_a_file_keeps_every_note_whole() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("checkpoints.txt");
-        append(&file, "a\n1\nx=\n\n\u{2014} a b\n").expect("appended");
-        std::fs::OpenOptions::new().append(true).open(&file).expect("opens").write_all(b"a\n2").expect("torn");
-        append(&file, "a\n3\nx=\n\n\u{2014} a b\n").expect("appended");
+        let post: Post = Arc::new(|_| unreachable!("nothing is posted"));
+        // Each by a process of its own.
+        let send = |note| super::send(&Destination::File(file.clone()), &post)(note);
+        let note = |size| format!("a\n{size}\n{0}=\n\n\u{2014} a {1}\n", "A".repeat(43), "A".repeat(92));
+        send(note(1)).await.expect("appended");
+        let whole = std::fs::read_to_string(&file).expect("text");
+        std::fs::write(&file, format!("{whole}\na\n2")).expect("torn");
+        send(note(3)).await.expect("appended");
         let text = std::fs::read_to_string(&file).expect("text");
-        assert_eq!(text, "a\n1\nx=\n\n\u{2014} a b\n\na\n2\n\na\n3\nx=\n\n\u{2014} a b\n\n");
-        append(&dir.path().join("no/such"), "").expect_err("no directory");
+        let read: Vec<_> = Note::parse_all(&text).into_iter().map(|(line, note)| (line, note.is_ok())).collect();
+        assert_eq!(read, [(2, true), (8, false), (11, true)], "{text}");
+        let nowhere = super::send(&Destination::File(dir.path().join("no/such")), &post);
+        nowhere(note(1)).await.expect_err("no directory");
     }
 }

@@ -1,4 +1,4 @@
-//! A file that rows are appended to, line by line.
+//! A file that something is appended to, line by line: rows, or checkpoints.
 //!
 //! Promises: what was taken is on the disk; a line that was not written whole is ended, so that the next one is whole; a file
 //! that was moved away or deleted is made anew.
@@ -7,27 +7,49 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// The file, open once it was written to.
-#[derive(Debug)]
-pub(super) struct LineFile {
-    path: PathBuf,
-    open: Option<File>,
-}
+use super::post::Failure;
+
+/// The file, lent to a thread that may wait for the disk.
+#[derive(Clone, Debug)]
+pub struct LineFile(Arc<Mutex<Appended>>);
 
 impl LineFile {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, open: None }
+    /// The file with that name; it is made when it is written to, and who may read it then is what `mode` says.
+    #[must_use]
+    pub fn new(path: PathBuf, mode: u32) -> Self {
+        Self(Arc::new(Mutex::new(Appended { path, mode, open: None })))
     }
 
     /// Appends whole lines; they are on the disk when it returns.
     ///
     /// # Errors
     /// When they are not, or not all of them.
-    pub(super) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+    pub async fn append(&self, lines: String) -> Result<(), Failure> {
+        let file = Arc::clone(&self.0);
+        let appending = move || file.lock().unwrap_or_else(PoisonError::into_inner).append(lines.as_bytes());
+        let failed = |error: &dyn std::fmt::Display| Failure::passing(format!("the file cannot be written: {error}"));
+        match tokio::task::spawn_blocking(appending).await {
+            Ok(done) => done.map_err(|error| failed(&error)),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+}
+
+/// The file, open once it was written to.
+#[derive(Debug)]
+struct Appended {
+    path: PathBuf,
+    mode: u32,
+    open: Option<File>,
+}
+
+impl Appended {
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let file = match self.open.take().filter(|file| is_at(file, &self.path)) {
             Some(file) => file,
-            None => open(&self.path)?,
+            None => open(&self.path, self.mode)?,
         };
         // Kept only when all went well: part of a line may be in it otherwise, which opening it anew finds.
         (&file).write_all(lines)?;
@@ -43,8 +65,8 @@ fn is_at(file: &File, path: &Path) -> bool {
     (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+fn open(path: &Path, mode: u32) -> io::Result<File> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(mode).open(path)?;
     if file.metadata()?.is_file() && !ends_a_line(&mut file)? {
         file.write_all(b"\n")?;
     }
@@ -70,10 +92,10 @@ mod tests {
 
     use super::*;
 
-    fn place() -> (tempfile::TempDir, PathBuf, LineFile) {
+    fn place() -> (tempfile::TempDir, PathBuf, Appended) {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("calls.jsonl");
-        let file = LineFile::new(path.clone());
+        let file = Appended { path: path.clone(), mode: 0o600, open: None };
         (dir, path, file)
     }
 
@@ -82,7 +104,7 @@ mod tests {
         let (_dir, path, mut file) = place();
         file.append(b"1\n").expect("written");
         fs::write(&path, "1\n{\"half").expect("written");
-        LineFile::new(path.clone()).append(b"2\n").expect("written");
+        Appended { path: path.clone(), mode: 0o600, open: None }.append(b"2\n").expect("written");
         file.append(b"3\n").expect("written");
         assert_eq!(fs::read_to_string(&path).expect("readable"), "1\n{\"half\n2\n3\n");
     }
@@ -109,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_its_owner_reads_it() {
+    fn only_those_read_it_who_may() {
         let (_dir, path, mut file) = place();
         file.append(b"1\n").expect("written");
         assert_eq!(fs::metadata(&path).expect("there").mode() & 0o777, 0o600);

@@ -20,6 +20,7 @@ mod rows;
 mod sink;
 mod webhooks;
 
+pub use file::LineFile;
 pub use message::{Secret, SecretError};
 pub use post::{Failure, Post, PostAnswer, PostRequest, bearer, bearer_token, deliver};
 pub use rows::{Outlet, OutletTold, Render};

@@ -1,7 +1,6 @@
 //! Where a batch of rows goes.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +13,9 @@ use crate::config::Destination;
 
 /// How long an address may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Who may read a file of rows.
+const ONLY_ITS_OWNER: u32 = 0o600;
 
 /// Rows of one node, without a gap but for those the outlet does not send.
 #[derive(Clone, Debug)]
@@ -29,13 +31,8 @@ pub(super) struct Batch {
 pub struct Sink(Kind);
 
 enum Kind {
-    /// Lent to a thread that may wait for the disk.
-    File(Arc<Mutex<LineFile>>),
-    Http {
-        url: String,
-        token_file: Option<PathBuf>,
-        post: Post,
-    },
+    File(LineFile),
+    Http { url: String, token_file: Option<PathBuf>, post: Post },
 }
 
 impl Sink {
@@ -43,7 +40,7 @@ impl Sink {
     #[must_use]
     pub fn new(destination: &Destination, post: Post) -> Self {
         Self(match destination {
-            Destination::File(path) => Kind::File(Arc::new(Mutex::new(LineFile::new(path.clone())))),
+            Destination::File(path) => Kind::File(LineFile::new(path.clone(), ONLY_ITS_OWNER)),
             Destination::Http(url, token_file) => {
                 Kind::Http { url: url.as_str().to_owned(), token_file: token_file.clone(), post }
             }
@@ -53,7 +50,7 @@ impl Sink {
     /// Hands a batch over; the rows are the destination's when it returns.
     pub(super) async fn take(&self, batch: Batch) -> Result<(), Failure> {
         match &self.0 {
-            Kind::File(file) => append(Arc::clone(file), batch.lines).await,
+            Kind::File(file) => file.append(batch.lines).await,
             Kind::Http { url, token_file, post } => {
                 let mut headers = HeaderMap::new();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
@@ -72,13 +69,4 @@ impl Sink {
 
 fn text(value: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(value).map_err(|_| Failure::lasting("this cannot stand in a header"))
-}
-
-async fn append(file: Arc<Mutex<LineFile>>, lines: String) -> Result<(), Failure> {
-    let appending = move || file.lock().unwrap_or_else(PoisonError::into_inner).append(lines.as_bytes());
-    let failed = |error: &dyn std::fmt::Display| Failure::passing(format!("the file cannot be written: {error}"));
-    match tokio::task::spawn_blocking(appending).await {
-        Ok(done) => done.map_err(|error| failed(&error)),
-        Err(error) => Err(failed(&error)),
-    }
 }

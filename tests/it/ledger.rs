@@ -26,8 +26,7 @@ fn witnessed(file: &Path) -> impl FnOnce(&mut Config) + use<> {
 /// The notes in a file that they were appended to.
 fn notes(file: &Path) -> Vec<Note> {
     let text = std::fs::read_to_string(file).expect("it was written");
-    let whole: Vec<&str> = text.split("\n\n").filter(|part| !part.is_empty()).collect();
-    whole.chunks(2).map(|note| Note::parse(&format!("{}\n\n{}\n", note[0], note[1])).expect("a note")).collect()
+    Note::parse_all(&text).into_iter().map(|(_, note)| note.expect("a note")).collect()
 }
 
 async fn ledger(gateway: &TestGateway) -> Value {

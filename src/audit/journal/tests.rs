@@ -273,6 +273,13 @@ fn a_flood_of_refusals_shares_entries_and_answers_with_their_ids() {
     assert_eq!(ids.len(), 9);
 }
 
+/// Waits until both workers have synced the beginning of their first segment, so that a fault meets what comes behind it.
+fn all_have_begun(journal: &Journal) {
+    while (0..2).any(|worker| journal.source().segments(worker).is_empty()) {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn with_disk_durability_nothing_counts_before_its_sync() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -284,6 +291,7 @@ fn with_disk_durability_nothing_counts_before_its_sync() {
         let flusher = tokio::spawn(std::sync::Arc::clone(&worker).run_flusher());
         let record = worker.open(intent(1), 0).expect("open");
         assert_eq!(record.intent_written().await, Ok(()));
+        all_have_begun(&journal);
         journal.faults().sync.store(true, Ordering::SeqCst);
         assert_eq!(record.close(outcome(Ending::Completed)).await, Err(JournalDown));
         clock.advance(Duration::from_secs(1));
@@ -307,6 +315,7 @@ fn when_a_sync_fails_what_was_written_and_gathered_meanwhile_fails_with_it() {
         let opened = worker.open(intent(1), 0).expect("open");
         worker.flush();
         opened.intent_written().await.expect("written");
+        all_have_begun(&journal);
         let gate = journal.faults().gate.lock().expect("the gate");
         journal.faults().sync.store(true, Ordering::SeqCst);
         let begun = journal.faults().begun.load(Ordering::SeqCst);

@@ -18,6 +18,8 @@ const NEXT_KEY: &str = "next-key ";
 const SIGNATURE: &str = "\u{2014} ";
 /// What says "Ed25519" before a public key.
 const ED25519_TYPE: u8 = 1;
+/// No kind of signature is shorter.
+const SIGNATURE_MIN: usize = 64;
 /// No note of ours is as long; one that is, is not read.
 const NOTE_MAX: usize = 64 * 1024;
 
@@ -211,24 +213,27 @@ impl Note {
             let (name, signature) = line.split_once(' ').ok_or(malformed("a signature has no key name"))?;
             let bytes = STANDARD.decode(signature).map_err(|_| malformed("a signature is not base64"))?;
             let (id, signature) = bytes.split_first_chunk::<4>().ok_or(malformed("a signature has no key id"))?;
+            if signature.len() < SIGNATURE_MIN {
+                return Err(malformed("a signature is not whole"));
+            }
             signatures.push((name.to_owned(), *id, signature.to_vec()));
         }
         let checkpoint = read_text(&text)?;
         Ok(Self { text, signatures, checkpoint })
     }
 
-    /// Reads a file of notes, one after the other, as checkpoints are appended to one; empty lines between them are let be.
-    ///
-    /// # Errors
-    /// What is wrong, and the number of the line at which that note begins.
-    pub fn parse_all(text: &str) -> Result<Vec<Self>, (usize, NoteError)> {
+    /// Reads a file of notes, one after the other, as checkpoints are appended to one; empty lines between them are let be. Each
+    /// with the number of the line it begins at: what was not written whole is none, and those behind it are.
+    #[must_use]
+    pub fn parse_all(text: &str) -> Vec<(usize, Result<Self, NoteError>)> {
         let mut notes = Vec::new();
-        let (mut note, mut begun, mut signed) = (String::new(), 1, false);
+        let (mut note, mut begun) = (String::new(), 1);
         for (number, line) in (1..).zip(text.split_inclusive('\n')) {
-            let signature = line.starts_with(SIGNATURE);
-            if signed && !signature {
-                notes.push(Self::parse(&std::mem::take(&mut note)).map_err(|error| (begun, error))?);
-                signed = false;
+            // Behind its signatures, or the empty line that these should follow, another one begins.
+            let last = note.lines().next_back();
+            let ends = last.is_some_and(|last| last.is_empty() || last.starts_with(SIGNATURE));
+            if ends && !line.starts_with(SIGNATURE) {
+                notes.push((begun, Self::parse(&std::mem::take(&mut note))));
             }
             if note.is_empty() {
                 if line.trim().is_empty() {
@@ -237,12 +242,11 @@ impl Note {
                 begun = number;
             }
             note.push_str(line);
-            signed |= signature;
         }
         if !note.is_empty() {
-            notes.push(Self::parse(&note).map_err(|error| (begun, error))?);
+            notes.push((begun, Self::parse(&note)));
         }
-        Ok(notes)
+        notes
     }
 
     /// What it says, if `key` signed it.
@@ -340,13 +344,34 @@ mod tests {
         let (old, new) = (signer(1), signer(2));
         let notes = [checkpoint(1).signed(&[&old]), checkpoint(2).signed(&[&old, &new]), checkpoint(3).signed(&[&new])];
         let read = notes.iter().map(|note| Note::parse(note).expect("a note")).collect::<Vec<_>>();
-        for between in ["", "\n", "\n\n"] {
-            assert_eq!(Note::parse_all(&notes.join(between)).as_ref(), Ok(&read));
+        let read_all = |text: &str| -> (Vec<usize>, Vec<Note>, Vec<usize>) {
+            let mut all = (Vec::new(), Vec::new(), Vec::new());
+            for (line, note) in Note::parse_all(text) {
+                match note {
+                    Ok(note) => {
+                        all.0.push(line);
+                        all.1.push(note);
+                    }
+                    Err(_) => all.2.push(line),
+                }
+            }
+            all
+        };
+        for (between, lines) in [("", [1, 6, 12]), ("\n", [1, 7, 14]), ("\n\n", [1, 8, 16])] {
+            assert_eq!(read_all(&notes.join(between)), (lines.to_vec(), read.clone(), vec![]));
         }
-        assert_eq!(Note::parse_all("\n"), Ok(Vec::new()));
-        let cut = notes.concat();
-        assert_eq!(Note::parse_all(cut.trim_end()).map_err(|(line, _)| line), Err(12));
-        assert_eq!(Note::parse_all(&cut.replace("\n2\n", "\n02\n")).map_err(|(line, _)| line), Err(6));
+        assert_eq!(read_all("\n"), (vec![], vec![], vec![]));
+        // Wherever writing one broke off, those before and behind it are read.
+        for end in 1..notes[1].len() - 1 {
+            let torn = String::from_utf8_lossy(&notes[1].as_bytes()[..end]);
+            let ended = if torn.ends_with('\n') { "" } else { "\n" };
+            let (_, whole, bad) = read_all(&format!("{}\n{torn}{ended}\n{}", notes[0], notes[2]));
+            let [first, between @ .., last] = &whole[..] else { panic!("{end}: {whole:?}") };
+            assert_eq!((first, last), (&read[0], &read[2]), "{end}");
+            // With the first of two signatures it is one already.
+            let said = between.iter().all(|note| note.checkpoint == read[1].checkpoint);
+            assert!(said && between.len() + bad.len() > 0, "{end}: {bad:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::audit::ledger::export::verify_file;
 use crate::audit::ledger::note::{Note, VerifierKey};
 use crate::audit::ledger::verify::{Collected, Findings, Given, LogReport, Progress, Verified, verify_database};
 use crate::cli::failure::{Failure, NOT_WHOLE};
-use crate::cli::session::contents;
+use crate::cli::session::{bytes, contents};
 use crate::config::LoadSource;
 use crate::gateway;
 use crate::telemetry::escaped;
@@ -89,10 +89,27 @@ fn keys(text: &str) -> Result<Vec<VerifierKey>, Failure> {
 }
 
 fn checkpoints(file: &Path) -> Result<Vec<Collected>, Failure> {
-    let notes = Note::parse_all(&contents(file)?);
-    let notes = notes.map_err(|(line, error)| Failure::usage(format!("{}:{line}: {error}", file.display())))?;
     let from = file.display().to_string();
-    Ok(notes.into_iter().map(|note| Collected { note, from: from.clone() }).collect())
+    // Where writing one broke off there may be part of a character.
+    let bytes = bytes(file)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (mut collected, mut broken) = (Vec::new(), Vec::new());
+    for (line, note) in Note::parse_all(&text) {
+        match note {
+            Ok(note) => collected.push(Collected { note, from: from.clone() }),
+            Err(error) => broken.push(format!("{from}:{line}: {error}")),
+        }
+    }
+    match broken.first() {
+        Some(first) if collected.is_empty() => Err(Failure::usage(first.clone())),
+        _ => {
+            for what in broken {
+                // As a power cut leaves them.
+                let _ = writeln!(io::stderr(), "{what}: this checkpoint is not whole, and is passed over");
+            }
+            Ok(collected)
+        }
+    }
 }
 
 /// How far it is, where somebody looks on.

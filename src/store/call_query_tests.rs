@@ -65,16 +65,19 @@ mod suite {
         let store = &test.store;
         let rows = filled(store, 601).await;
         assert_eq!(store.last_seq(NODE).await.expect("seq"), 601);
-        let mut page = CallPage { limit: 100, ..CallPage::default() };
-        let mut seen = Vec::new();
-        while let rows = store.calls(&CallFilter::default(), &page).await.expect("rows")
-            && let Some(last) = rows.last()
-        {
-            page.after = Some((last.called_at, last.id));
-            seen.extend(rows);
+        for filter in [CallFilter::default(), CallFilter { agent: Some(Uuid::from_u128(1)), ..CallFilter::default() }] {
+            let mut page = CallPage { limit: 100, ..CallPage::default() };
+            let mut seen = Vec::new();
+            while let rows = store.calls(&filter, &page).await.expect("rows")
+                && let Some(last) = rows.last()
+            {
+                assert!(rows.len() <= 100);
+                page.after = Some((last.called_at, last.id));
+                seen.extend(rows);
+            }
+            seen.reverse();
+            assert!(seen.iter().eq(rows.iter().filter(|row| filter.selects(row))), "{filter:?}");
         }
-        seen.reverse();
-        assert_eq!(seen, rows);
     }
 
     pub(super) async fn whoever_follows_the_record_sees_every_row_once_in_its_order(test: &TestStore) {
@@ -179,7 +182,12 @@ mod suite {
         store.commit_drained(&DrainBatch { rows: rows.clone(), ..DrainBatch::default() }).await.expect("commit");
         for row in rows {
             let filter = CallFilter { id: Some(row.id), ..CallFilter::default() };
-            assert_eq!(store.calls(&filter, &CallPage::default()).await.expect("rows"), [row]);
+            assert_eq!(store.calls(&filter, &CallPage::default()).await.expect("rows"), std::slice::from_ref(&row));
+            let later = CallFilter { since: Some(row.called_at.plus_micros(1)), ..filter.clone() };
+            let earlier = CallFilter { until: Some(row.called_at), ..filter };
+            for other_time in [later, earlier] {
+                assert_eq!(store.calls(&other_time, &CallPage::default()).await.expect("rows"), []);
+            }
         }
     }
 

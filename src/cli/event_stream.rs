@@ -1,9 +1,11 @@
 //! A stream of server-sent events, as the gateway sends them.
 
+use std::fmt::Display;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
 
 use super::failure::Failure;
@@ -21,13 +23,13 @@ pub(super) struct Event {
 }
 
 /// Events as they come.
-pub(super) struct EventStream {
-    body: Incoming,
+pub(super) struct EventStream<B = Incoming> {
+    body: B,
     unread: Vec<u8>,
 }
 
-impl EventStream {
-    pub(super) fn new(body: Incoming) -> Self {
+impl<B: Body<Data = Bytes, Error: Display> + Unpin> EventStream<B> {
+    pub(super) fn new(body: B) -> Self {
         Self { body, unread: Vec::new() }
     }
 
@@ -71,7 +73,45 @@ fn take(unread: &mut Vec<u8>) -> Option<Event> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream::{self, StreamExt as _};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
     use super::*;
+
+    /// What is told of `text` when it comes in pieces of that many bytes.
+    async fn told(text: &str, pieces: usize) -> Vec<Event> {
+        let frames =
+            text.as_bytes().chunks(pieces).map(|piece| Ok::<_, String>(Frame::data(Bytes::copy_from_slice(piece))));
+        let mut events = EventStream::new(StreamBody::new(stream::iter(frames.collect::<Vec<_>>())));
+        let mut told = Vec::new();
+        while let Some(event) = events.next().await.expect("well formed") {
+            told.push(event);
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn events_are_the_same_however_they_are_cut_into_pieces() {
+        let text = ": hi\nretry: 1000\nid: a\n\nid: b\ndata: {\"x\": \"\u{e9}: y\"}\n\n: nothing new\nid: c\n\nid: d\ndata: cut";
+        let event = |id: &str, data: Option<&str>| Event { id: Some(id.to_owned()), data: data.map(str::to_owned) };
+        let expected = [event("a", None), event("b", Some("{\"x\": \"\u{e9}: y\"}")), event("c", None)];
+        for pieces in 1..=text.len() {
+            assert_eq!(told(text, pieces).await, expected, "{pieces}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_without_an_end_and_a_stream_that_breaks_off_are_failures() {
+        let piece = || Ok(Frame::data(Bytes::from(vec![b'x'; EVENT_MAX / 2 + 1])));
+        let endless = stream::iter([piece(), piece(), piece(), piece()]);
+        let mut events = EventStream::new(StreamBody::new(endless.chain(stream::pending::<Result<_, String>>())));
+        assert!(events.next().await.expect_err("too long").text().contains("no end"));
+        let broken = stream::iter([Ok(Frame::data(Bytes::from_static(b"id: a\n\nid: b"))), Err("gone")]);
+        let mut events = EventStream::new(StreamBody::new(broken));
+        assert!(events.next().await.expect("an event").is_some());
+        assert!(events.next().await.expect_err("broken").text().contains("broke off (gone)"));
+    }
 
     #[test]
     fn events_are_taken_whole_and_comments_say_nothing() {

@@ -65,16 +65,19 @@ mod suite {
         let store = &test.store;
         let rows = filled(store, 601).await;
         assert_eq!(store.last_seq(NODE).await.expect("seq"), 601);
-        let mut page = CallPage { limit: 100, ..CallPage::default() };
-        let mut seen = Vec::new();
-        while let rows = store.calls(&CallFilter::default(), &page).await.expect("rows")
-            && let Some(last) = rows.last()
-        {
-            page.after = Some((last.called_at, last.id));
-            seen.extend(rows);
+        for filter in [CallFilter::default(), CallFilter { agent: Some(Uuid::from_u128(1)), ..CallFilter::default() }] {
+            let mut page = CallPage { limit: 100, ..CallPage::default() };
+            let mut seen = Vec::new();
+            while let rows = store.calls(&filter, &page).await.expect("rows")
+                && let Some(last) = rows.last()
+            {
+                assert!(rows.len() <= 100);
+                page.after = Some((last.called_at, last.id));
+                seen.extend(rows);
+            }
+            seen.reverse();
+            assert!(seen.iter().eq(rows.iter().filter(|row| filter.selects(row))), "{filter:?}");
         }
-        seen.reverse();
-        assert_eq!(seen, rows);
     }
 
     pub(super) async fn whoever_follows_the_record_sees_every_row_once_in_its_order(test: &TestStore) {
@@ -185,6 +188,13 @@ mod suite {
         assert_eq!(store.calls(&far, &page).await.expect("rows"), []);
         let far = CallFilter { since: Some(rows[0].called_at), ..far };
         assert_eq!(store.calls(&far, &page).await.expect("rows"), [rows[0].clone()]);
+        for row in &rows {
+            let later = CallFilter { since: Some(row.called_at.plus_micros(1)), ..by_id(row) };
+            let earlier = CallFilter { until: Some(row.called_at), ..by_id(row) };
+            for other_time in [later, earlier] {
+                assert_eq!(store.calls(&other_time, &page).await.expect("rows"), []);
+            }
+        }
     }
 
     pub(super) async fn a_batch_is_committed_altogether_or_not_at_all(test: &TestStore) {

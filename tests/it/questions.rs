@@ -1,5 +1,6 @@
 //! What an auditor asks of the log while the gateway works: numbers, the log as it grows, and the end of a call that is open.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, Conn};
@@ -102,10 +103,16 @@ async fn a_call_that_has_no_answer_yet_is_ended_with_one() {
 
 /// How many calls the rows stand for, and how many the sums say there are.
 async fn both(gateway: &Process) -> (i64, i64) {
-    let rows = gateway.rows().await;
     let stats = gateway.operated("GET", "/api/calls/stats", &Value::Null).await;
-    let sum = rows.iter().filter_map(|row| row["calls"].as_i64()).sum();
+    let sum = gateway.rows().await.iter().filter_map(|row| row["calls"].as_i64()).sum();
     (sum, stats["groups"][0]["calls"].as_i64().unwrap_or(0))
+}
+
+/// One call, and its answer.
+async fn called(gateway: &Process, key: Option<&str>) {
+    let mut client = Client::connect(gateway.public).await;
+    client.call("/api/proxy/target", key, &rpc(1, "SendMessage")).await;
+    client.answer().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,17 +124,16 @@ async fn the_numbers_are_those_of_the_rows_after_a_kill_too() {
     let caller = gateway.register("caller", None).await;
     gateway.connect(&caller, &target).await;
     for round in 1..4 {
-        for n in 0..40 {
-            let mut client = Client::connect(gateway.public).await;
-            // Strangers soon are refused by the bucket, and folded.
-            let key = (n % 2 == 0).then_some(caller.key.as_str());
-            client.call("/api/proxy/target", key, &rpc(n, "SendMessage")).await;
-            client.answer().await;
+        for _ in 0..20 {
+            called(&gateway, Some(&caller.key)).await;
         }
+        // Strangers soon are refused by the bucket, and folded where many come at once.
+        join_all((0..60).map(|_| called(&gateway, None))).await;
         gateway.kill().await;
         gateway = Process::start(dir.path(), &[("AGENTS__ALLOW_NETWORKS", "[\"127.0.0.0/8\"]")]).await;
-        assert_eq!(both(&gateway).await, (round * 40, round * 40));
+        assert_eq!(both(&gateway).await, (round * 80, round * 80));
     }
+    assert!(gateway.rows().await.iter().any(|row| row["calls"].as_i64() > Some(1)), "some were folded");
     gateway.kill().await;
 }
 
@@ -183,6 +189,10 @@ async fn the_command_line_counts_looks_on_and_ends() {
     assert_eq!((&line[..3], line[4]), (&["planner", "weather", "4"][..], "3"), "{}", stats.out);
     assert!(stats.err.starts_with("4 calls from "), "{}", stats.err);
     assert!(stats.out.lines().all(|line| line.chars().count() <= 80), "{}", stats.out);
+    // Of what was refused nothing is told of how long it took.
+    let refused = person.does(&["calls", "stats", "--decision", "refused"]).await;
+    let line: Vec<&str> = refused.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+    assert_eq!((line[2], &line[4..7]), ("3", &["3", "-", "-"][..]), "{refused}");
     let by_hour = person.does(&["calls", "stats", "--bucket", "hour", "--by", "none", "--since", "2h"]).await;
     assert!(by_hour.starts_with("WHEN") && by_hour.contains(":00 "), "{by_hour}");
     let json = person.reads(&["calls", "stats", "--by", "level"]).await;
@@ -192,11 +202,17 @@ async fn the_command_line_counts_looks_on_and_ends() {
     let top = person.does(&["calls", "top", "--once"]).await;
     assert!(top.contains("planner") && top.contains("weather") && top.contains("calls a minute"), "{top}");
     assert!(!top.contains('\u{1b}') && top.lines().all(|line| line.chars().count() <= 80), "{top}");
-    assert!(person.reads(&["calls", "top"]).await["groups"].is_array());
+    let top = person.reads(&["calls", "top", "--minutes", "7"]).await;
+    let at = |name: &str| top[name].as_str().and_then(|at| at.parse::<jiff::Timestamp>().ok()).expect("a time");
+    // The minute that has begun is in it, and one more may begin meanwhile.
+    let minutes = at("until").duration_since(at("since")).as_mins();
+    assert!(top["groups"].is_array() && (7..=9).contains(&minutes), "{top}");
 
     // What is not found by an index has a day to be looked for in, and that is said.
     let listed = person.types(&["calls", "list", "--reason", "ended_by_operator"]).await;
     assert!(listed.out.contains(&id) && listed.err.contains("last 24 hours"), "{}{}", listed.out, listed.err);
-    let listed = person.types(&["calls", "list", "--request", &id]).await;
-    assert!(listed.out.contains(&id) && listed.err.is_empty(), "{}{}", listed.out, listed.err);
+    for indexed in [&["calls", "list", "--request", &id][..], &["calls", "list", "--request", &id, "--status", "200"]] {
+        let listed = person.types(indexed).await;
+        assert!(listed.out.contains(&id) && listed.err.is_empty(), "{}{}", listed.out, listed.err);
+    }
 }

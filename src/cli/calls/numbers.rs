@@ -65,7 +65,7 @@ mod tests {
     fn numbers_are_short() {
         assert_eq!([5, 2_000, 60_000].map(|ms| took(&json!(ms), true)), ["5ms", "2s", "1min"]);
         assert_eq!((took(&Value::Null, true), took(&Value::Null, false)), (">10min".to_owned(), "-".to_owned()));
-        assert_eq!([0, 1_023, 1_536, 20 << 20].map(bytes), ["0 B", "1023 B", "1.5 KiB", "20 MiB"]);
+        assert_eq!([0, 1_023, 1_024, 1_536, 20 << 20].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "20 MiB"]);
         assert_eq!(counted(&json!({"blocked": 2, "rate_limited": 10})), "rate_limited 10, blocked 2");
     }
 

@@ -179,3 +179,34 @@ impl Picture {
         (now - LINE_MINUTES..=now).map(|at| counts.get(&at).copied().unwrap_or(0)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn picture(at: &str, minutes: u16) -> Picture {
+        let minute = |at: &str, calls: u64| json!({"starts_at": at, "calls": calls});
+        let counts =
+            [minute("2026-01-01T00:00:00Z", 3), minute("2026-01-01T00:29:00Z", 4), minute("2026-01-01T00:30:00Z", 1)];
+        let answer = |json| Answer { text: String::new(), json };
+        Picture {
+            at: Timestamp::parse(at).expect("a time"),
+            minutes,
+            groups: answer(Value::Null),
+            line: answer(json!({"groups": counts})),
+        }
+    }
+
+    #[test]
+    fn what_has_passed_of_a_minute_counts_and_minutes_without_calls_are_shown() {
+        let whole = picture("2026-01-01T00:30:00Z", 5);
+        assert_eq!([0, 1, 7, 49, 50, 501].map(|calls| whole.rate(calls)), ["0", "0.2", "1.4", "9.8", "10", "100"]);
+        let begun = picture("2026-01-01T00:30:30Z", 1);
+        assert_eq!(begun.rate(3), "2.0");
+        let counts = begun.by_minute();
+        assert_eq!((counts.len(), counts[0], &counts[29..]), (31, 3, &[4, 1][..]));
+        assert!(counts[1..29].iter().all(|calls| *calls == 0));
+    }
+}

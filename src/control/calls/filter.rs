@@ -1,7 +1,7 @@
 //! Which calls are asked for: the parameters that all questions to the log share.
 //!
-//! Promises: an agent is held to its own calls; what no index answers is looked for in a bounded time only, and whoever forgets
-//! to say which is told how.
+//! Promises: an agent is held to its own calls; a name that is nobody's is answered like that of an agent without calls; what no
+//! index answers is looked for in a bounded time only, and whoever forgets to say which is told how.
 
 use uuid::Uuid;
 
@@ -15,23 +15,21 @@ use crate::store::call_query::CallFilter;
 const RANGE_DAYS: i64 = 31;
 const DAY_US: i64 = 86_400_000_000;
 
-/// Which calls are asked for. `None`: names an agent that is unknown, whose calls are none.
-pub(super) async fn read(asked: &Asked) -> Result<Option<CallFilter>, Problem> {
+/// Whoever is named that there is not: no agent has this id, so its calls are none.
+const NOBODY: Uuid = Uuid::max();
+
+/// Which calls are asked for.
+pub(super) async fn read(asked: &Asked) -> Result<CallFilter, Problem> {
     let parameters = &asked.parameters;
     let mut agents = [None, None, None];
     for (place, name) in agents.iter_mut().zip(["agent", "target", "caller"]) {
-        let Some(text) = parameters.text(&[name, &format!("{name}_agent_id"), &format!("{name}_id")]) else { continue };
-        *place = match agent(asked, text).await? {
-            Some(id) => Some(id),
-            None => return Ok(None),
-        };
+        if let Some(text) = parameters.text(&[name, &format!("{name}_agent_id"), &format!("{name}_id")]) {
+            *place = Some(agent(asked, text).await?);
+        }
     }
     let [mut agent, target, caller] = agents;
     let pair = match parameters.text(&["pair"]) {
-        Some(text) => match pair(asked, text).await? {
-            Some(pair) => Some(pair),
-            None => return Ok(None),
-        },
+        Some(text) => Some(pair(asked, text).await?),
         None => None,
     };
     let mut known_to = None;
@@ -46,7 +44,7 @@ pub(super) async fn read(asked: &Asked) -> Result<Option<CallFilter>, Problem> {
         known_to = (target.is_some() || pair.is_some()).then_some(*own);
     }
     let text = |name: &str| parameters.text(&[name]).map(str::to_owned);
-    Ok(Some(CallFilter {
+    Ok(CallFilter {
         agent,
         pair,
         target,
@@ -64,21 +62,21 @@ pub(super) async fn read(asked: &Asked) -> Result<Option<CallFilter>, Problem> {
         context_id: text("context_id"),
         trace_id: text("trace_id"),
         known_to,
-    }))
+    })
 }
 
 /// An agent by id or slug. The log outlives the agents it names: an id need not be a living agent's.
-async fn agent(asked: &Asked, name: &str) -> Result<Option<Uuid>, Problem> {
+async fn agent(asked: &Asked, name: &str) -> Result<Uuid, Problem> {
     match Uuid::parse_str(name) {
-        Ok(id) => Ok(Some(id)),
-        Err(_) => Ok(asked.find_agent(name).await?.map(|agent| agent.id)),
+        Ok(id) => Ok(id),
+        Err(_) => Ok(asked.find_agent(name).await?.map_or(NOBODY, |agent| agent.id)),
     }
 }
 
-async fn pair(asked: &Asked, text: &str) -> Result<Option<[Uuid; 2]>, Problem> {
+async fn pair(asked: &Asked, text: &str) -> Result<[Uuid; 2], Problem> {
     let names = text.split_once(':').filter(|(one, other)| !one.is_empty() && !other.is_empty());
     let (one, other) = names.ok_or_else(|| Problem::invalid("pair", "must be two agents, as in planner:weather"))?;
-    Ok(agent(asked, one).await?.zip(agent(asked, other).await?).map(|(one, other)| [one, other]))
+    Ok([agent(asked, one).await?, agent(asked, other).await?])
 }
 
 /// Refuses what would be looked for in the whole log: times and agents are found by indexes, a request id of ours by the time in

@@ -175,17 +175,22 @@ mod tests {
     use crate::store::rows::OperatorRole;
 
     #[test]
-    fn agents_leave_places_to_operators() {
+    fn agents_leave_places_to_operators_and_all_give_theirs_back() {
         let follow = Arc::new(Follow::until(watch::Sender::new(false).subscribe()));
         let places: Vec<_> = (0..9)
             .flat_map(|agent| (0..LISTENERS_EACH).map(move |_| Actor::Agent(Uuid::from_u128(agent))))
             .map_while(|agent| follow.place(&agent).ok())
             .collect();
         assert_eq!(places.len(), LISTENERS_AGENTS as usize);
-        let operator = Actor::Operator { name: "root".to_owned(), role: OperatorRole::Auditor };
-        let place = follow.place(&operator).expect("kept for operators");
-        drop(places);
+        let operator = |n: u32| Actor::Operator { name: format!("operator {n}"), role: OperatorRole::Auditor };
+        let kept: Vec<_> = (0..9)
+            .flat_map(|n| (0..LISTENERS_EACH).map(move |_| operator(n)))
+            .map_while(|operator| follow.place(&operator).ok())
+            .collect();
+        assert_eq!(places.len() + kept.len(), LISTENERS_MAX as usize);
+        assert_eq!(follow.place(&operator(9)).expect_err("no place"), Full::All);
+        drop((places, kept));
+        assert!(follow.listeners.lock().expect("lock").is_empty());
         assert!(follow.place(&Actor::Agent(Uuid::nil())).is_ok());
-        drop(place);
     }
 }

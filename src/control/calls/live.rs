@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::{HeaderMap, header};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::filter;
 use super::follow::{Full, News, Place};
@@ -29,7 +28,7 @@ use crate::store::rows::CallRow;
 /// How often the credential is looked at again.
 const LOOK: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1_000 });
 /// The longest silence.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 15_000 });
 /// Rows of one read of what was missed.
 const PAGE: u32 = 200;
 
@@ -61,9 +60,7 @@ pub(in crate::control) async fn follow(asked: Asked) -> Result<Response, Problem
             "this is a stream that does not end by itself: say Accept: text/event-stream, or read pages of /api/calls?order=recorded",
         ));
     }
-    // Nobody learns from the answer whether there is such an agent.
-    let nothing = CallFilter { id: Some(Uuid::nil()), ..CallFilter::default() };
-    let filter = filter::read(&asked).await?.unwrap_or(nothing);
+    let filter = filter::read(&asked).await?;
     let cursor = |text: &str| RecordCursor::read(text);
     let resumed = match asked.headers.get("last-event-id").filter(|id| !id.is_empty()) {
         Some(id) => {

@@ -91,9 +91,7 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
         return recorded(&asked).await;
     }
     let page = page(&asked)?;
-    let Some(filter) = filter::read(&asked).await? else {
-        return Ok(Json(CallList { calls: Vec::new(), next: None }).into_response());
-    };
+    let filter = filter::read(&asked).await?;
     filter::bounded(&filter, asked.control.registry.clock().wall())?;
     if let Some(flush) = &asked.control.drain_flush {
         flush().await;
@@ -109,15 +107,14 @@ pub(super) async fn list(asked: Asked) -> Result<Response, Problem> {
 /// The log as it grows, for those who follow it: rows in the order they were recorded in, which a long stream's late row
 /// does not disturb. There is always a `next`.
 async fn recorded(asked: &Asked) -> Result<Response, Problem> {
-    let seen = asked.parameters.word("next", NEXT, RecordCursor::read)?.unwrap_or_default();
+    let seen = asked.parameters.word("next", NEXT, RecordCursor::read)?;
     let limit = asked.parameters.count("limit", 50, 200)?;
-    let Some(filter) = filter::read(asked).await? else {
-        return Ok(Json(CallList { calls: Vec::new(), next: Some(seen.write()) }).into_response());
-    };
+    let filter = filter::read(asked).await?;
     if let Some(flush) = &asked.control.drain_flush {
         flush().await;
     }
-    let record = asked.control.store.recorded_calls(&filter, &seen.0, limit).await?;
+    let after = seen.as_ref().map_or(&[][..], RecordCursor::after);
+    let record = asked.control.store.recorded_calls(&filter, after, limit).await?;
     readings::record(asked, record.rows.len()).await?;
     let calls = shown(asked, &record.rows).await?;
     Ok(Json(CallList { calls, next: Some(RecordCursor(record.reached).write()) }).into_response())
@@ -165,9 +162,7 @@ pub(super) async fn names(asked: &Asked, agents: impl Iterator<Item = Option<Uui
     responses((status = 200, description = "What is open", body = ActiveCalls)))]
 pub(super) async fn active(asked: Asked) -> Result<Response, Problem> {
     asked.known()?;
-    let Some(query) = filter::read(&asked).await? else {
-        return Ok(Json(ActiveCalls { calls: Vec::new() }).into_response());
-    };
+    let query = filter::read(&asked).await?;
     let mut open = (asked.control.active_calls)();
     open.retain(|call| {
         let made = |agent: Option<Uuid>| agent.is_none_or(|agent| call.caller_agent_id == Some(agent));

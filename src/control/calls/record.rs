@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::store::rows::CallRow;
 
 /// The last `seq` that was read of each node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RecordCursor(pub(super) Vec<(Uuid, i64)>);
 
 impl RecordCursor {

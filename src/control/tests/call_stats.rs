@@ -121,6 +121,41 @@ async fn an_agent_is_told_no_more_in_sums_than_call_by_call() {
 }
 
 #[tokio::test]
+async fn groups_are_told_by_time_then_the_most_calls_first_and_too_many_are_cut_or_refused() {
+    let api = Api::new().await;
+    let (two, _) = api.agent("two").await;
+    // So many callers in each of two hours, the later hour with the more calls; the one in the middle has the fewest.
+    let add = async |from: u128, to: u128| {
+        let call = |n: u128| CallRow {
+            called_at: at(if n.is_multiple_of(2) { "2026-01-01T01:00:00Z" } else { "2026-01-01T00:00:00Z" }),
+            ..refused(
+                row(n, Uuid::from_u128(1_000 + n), id(&two)),
+                "rate_limited",
+                if n == 50 { 1 } else { 2 + n as i64 },
+            )
+        };
+        log(&api, (from..=to).map(call).collect()).await;
+    };
+    let path = format!("{TIME}&by=caller&bucket=hour");
+    add(1, 100).await;
+    assert_eq!(asked(&api, &path).await["truncated"], false);
+    add(101, 101).await;
+    let told = asked(&api, &path).await;
+    let groups = told["groups"].as_array().expect("groups");
+    assert_eq!((groups.len(), &told["truncated"]), (100, &json!(true)));
+    let order: Vec<_> =
+        groups.iter().map(|group| (group["starts_at"].to_string(), -group["calls"].as_i64().unwrap_or(0))).collect();
+    assert!(order.is_sorted() && order.iter().all(|(_, calls)| *calls < -1), "{order:?}");
+
+    add(102, 300).await;
+    assert_eq!(asked(&api, &path).await["truncated"], true);
+    add(301, 301).await;
+    let refused = api.admin(Method::GET, &format!("/api/calls/stats?{path}"), None).await;
+    refused.is_problem(400);
+    assert_eq!(refused.body["member"], "by");
+}
+
+#[tokio::test]
 async fn what_cannot_be_told_is_refused_with_what_can() {
     let api = Api::new().await;
     for (query, member) in [

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::body::{Body, BodyDataStream};
 use futures_util::StreamExt as _;
 use http::{Method, Request};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower_service::Service as _;
 use uuid::Uuid;
 
@@ -52,18 +52,36 @@ impl Stream {
 
     async fn told(&mut self) -> Option<Value> {
         loop {
-            while let Some((block, rest)) = self.unread.split_once("\n\n") {
+            if let Some(data) = self.event().await? {
+                return Some(serde_json::from_str(&data).expect("JSON"));
+            }
+        }
+    }
+
+    /// The data of the next event, if it has any.
+    async fn event(&mut self) -> Option<Option<String>> {
+        loop {
+            if let Some((block, rest)) = self.unread.split_once("\n\n") {
                 let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
                 let (id, data) = (field("id: "), field("data: "));
                 self.unread = rest.to_owned();
-                self.last = id.unwrap_or_default();
-                if let Some(data) = data {
-                    return Some(serde_json::from_str(&data).expect("JSON"));
-                }
+                self.last = id.unwrap_or_else(|| self.last.clone());
+                return Some(data);
             }
             let bytes = self.body.next().await?.expect("never broken");
             self.unread.push_str(std::str::from_utf8(&bytes).expect("text"));
         }
+    }
+
+    /// The cursor it has come to once it is another than `before`, without a call.
+    async fn moved_on(&mut self, before: &str) -> String {
+        let moved = async {
+            while self.last == before {
+                assert_eq!(self.event().await, Some(None));
+            }
+        };
+        tokio::time::timeout(PATIENCE, moved).await.expect("it says how far it is");
+        self.last.clone()
     }
 
     async fn seqs(&mut self, count: usize) -> Vec<i64> {
@@ -119,6 +137,42 @@ async fn a_reader_that_stalls_holds_nobody_up_and_misses_nothing() {
 }
 
 #[tokio::test]
+async fn whoever_was_told_nothing_yet_has_a_cursor_to_go_on_from() {
+    let api = Api::new().await;
+    let nobody = format!("/api/calls/live?caller={}", Uuid::from_u128(77));
+    let mut other = Stream::open(&api, None, &nobody, "").await;
+    assert_eq!(other.event().await, Some(None), "a greeting");
+    let began = other.last.clone();
+    assert!(!began.is_empty());
+    log(&api, rows(1, 300)).await;
+    // Silence says how far it went, so that what was passed over is not read again.
+    let behind = other.moved_on(&began).await;
+    let mut all = Stream::open(&api, None, "/api/calls/live", &behind).await;
+    log(&api, rows(301, 301)).await;
+    assert_eq!(all.seqs(1).await, [301]);
+    // Before the first row there is a place to go on from, too.
+    let mut all = Stream::open(&api, None, &format!("/api/calls/live?next={began}"), "").await;
+    assert_eq!(all.seqs(301).await, (1..=301).collect::<Vec<i64>>());
+}
+
+#[tokio::test]
+async fn rows_of_every_node_are_told_once() {
+    let api = Api::new().await;
+    let other = |n| CallRow { node_id: Uuid::from_u128(6), ..row(n, Uuid::from_u128(1), Uuid::from_u128(2)) };
+    log(&api, rows(1, 3)).await;
+    let mut all = Stream::open(&api, None, "/api/calls/live", "").await;
+    log(&api, vec![other(1), other(2)]).await;
+    assert_eq!(all.seqs(2).await, [1, 2], "of a node that was not there before");
+    let mut again = Stream::open(&api, None, "/api/calls/live", &all.last).await;
+    log(&api, [rows(4, 4), vec![other(3)]].concat()).await;
+    for stream in [&mut all, &mut again] {
+        let mut seqs = stream.seqs(2).await;
+        seqs.sort_unstable();
+        assert_eq!(seqs, [3, 4]);
+    }
+}
+
+#[tokio::test]
 async fn an_agent_hears_of_its_own_calls_only() {
     let api = Api::new().await;
     let (one, key) = api.agent("one").await;
@@ -141,6 +195,20 @@ async fn a_stream_ends_with_the_token_it_was_opened_with() {
     let mut stream = Stream::open(&api, None, "/api/calls/live", "").await;
     assert_eq!(api.admin(Method::DELETE, "/api/operators/eve", None).await.status, 204);
     assert_eq!(stream.next().await, None);
+
+    let end = api.bench.clock.wall().plus_micros(60_000_000);
+    let body = json!({"name": "temp", "role": "auditor", "expires_at": end.to_string()});
+    let made = api.admin(Method::POST, "/api/operators", Some(body)).await;
+    let api = Api { auditor: made.body["token"].as_str().expect("a token").to_owned(), ..api };
+    let mut stream = Stream::open(&api, None, "/api/calls/live", "").await;
+    api.bench.clock.advance(std::time::Duration::from_secs(60));
+    assert_eq!(stream.next().await, None, "it is over");
+
+    let (_, key) = api.agent("one").await;
+    let mut stream = Stream::open(&api, Some(&key), "/api/calls/live", "").await;
+    assert_eq!(api.admin(Method::PUT, "/api/agents/one", Some(json!({"state": "disabled"}))).await.status, 200);
+    api.rebuild().await;
+    assert_eq!(stream.next().await, None, "it is out of service");
 }
 
 #[tokio::test]
@@ -166,6 +234,7 @@ async fn the_number_of_listeners_is_bounded_and_each_gives_its_place_back() {
     let full = ask("text/event-stream", "").await;
     full.is_problem(503);
     assert!(full.headers.contains_key("retry-after"), "{}", full.text);
+    assert!(full.text.contains("close another stream first"), "{}", full.text);
     open.pop();
     drop(Stream::open(&api, None, "/api/calls/live", "").await);
     ask("*/*", "").await.is_problem(406);

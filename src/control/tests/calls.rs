@@ -1,3 +1,5 @@
+use std::sync::atomic::AtomicU64;
+
 use uuid::Uuid;
 
 use super::*;
@@ -221,6 +223,54 @@ async fn a_caller_does_not_find_a_call_by_the_name_of_whom_it_could_not_see() {
 }
 
 #[tokio::test]
+async fn a_caller_does_not_learn_whether_a_name_is_anybodys() {
+    let api = Api::new().await;
+    let (one, key) = api.agent("one").await;
+    let (two, _) = api.agent("two").await;
+    let hidden = CallRow { reason: Some("agent_not_found".to_owned()), ..row(1, id(&one), id(&two)) };
+    log(&api, vec![hidden, row(2, id(&two), id(&two))]).await;
+    for path in [
+        "calls?target=NAME",
+        "calls?pair=one:NAME",
+        "calls?agent=NAME",
+        "calls?target=NAME&reason=agent_not_found",
+        "calls?order=recorded&target=NAME",
+        "calls/stats?target=NAME&since=1970-01-01T00:00:00Z&until=1970-01-01T01:00:00Z",
+        "calls/active?target=NAME",
+        "calls/active?agent=NAME",
+    ] {
+        let ask = async |name: &str| {
+            let answer =
+                api.public(Method::GET, &format!("/api/{}", path.replace("NAME", name)), Some(&key), None).await;
+            (answer.status, answer.text)
+        };
+        assert_eq!(ask("two").await, ask("nobody").await, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_over_before_the_question_is_in_the_answer() {
+    let mut api = Api::new().await;
+    // Each time that is waited for, one more call gets into the log.
+    let (store, over) = (api.bench.store.clone(), AtomicU64::new(0));
+    let flush = move || -> BoxFuture<'static, ()> {
+        let n = u128::from(over.fetch_add(1, Ordering::SeqCst)) + 1;
+        let batch = DrainBatch { rows: vec![row(n, Uuid::nil(), Uuid::nil())], ..DrainBatch::default() };
+        let store = store.clone();
+        Box::pin(async move { store.commit_drained(&batch).await.expect("written") })
+    };
+    Arc::get_mut(&mut api.control).expect("nobody else has it").drain_flush = Some(Arc::new(flush));
+    assert_eq!(numbers(&api.admin(Method::GET, "/api/calls", None).await), [1]);
+    assert_eq!(numbers(&api.admin(Method::GET, "/api/calls?order=recorded", None).await), [1, 2]);
+    let path = "/api/calls/stats?since=1970-01-01T00:00:00Z&until=1970-01-01T00:01:00Z";
+    assert_eq!(api.admin(Method::GET, path, None).await.body["groups"][0]["calls"], 3);
+    let path = format!("/api/calls/{}", Uuid::from_u128(4));
+    assert_eq!(api.admin(Method::GET, &path, None).await.status, 200);
+    let path = format!("/api/calls/active/{}/end", Uuid::from_u128(5));
+    assert!(api.admin(Method::POST, &path, None).await.text.contains("is over"));
+}
+
+#[tokio::test]
 async fn whoever_follows_begins_behind_what_was_not_asked_for() {
     let api = Api::new().await;
     let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
@@ -292,8 +342,25 @@ async fn open_calls_are_shown_to_their_two_sides() {
         let seen = api.public(Method::GET, "/api/calls/active", Some(key), None).await.body;
         assert_eq!(seen["calls"].as_array().expect("a list").len(), count);
     }
-    let seen = api.admin(Method::GET, &format!("/api/calls/active?caller={two}"), None).await.body;
-    assert_eq!(seen["calls"], json!([]));
+    for (query, count) in [
+        ("caller=one", 1),
+        ("caller=two", 0),
+        ("target=two", 1),
+        ("target=one", 0),
+        ("pair=two:one", 1),
+        ("pair=one:two", 1),
+        ("pair=two:three", 0),
+    ] {
+        let seen = api.admin(Method::GET, &format!("/api/calls/active?{query}"), None).await.body;
+        assert_eq!(seen["calls"].as_array().expect("a list").len(), count, "{query}");
+    }
+    let later = Intent { called_at: Timestamp(2), ..open(id(&one), id(&two)) };
+    let latest = Intent { called_at: Timestamp(3), ..open(id(&one), id(&two)) };
+    api.open_calls.lock().expect("lock").extend([latest, later]);
+    let seen = api.admin(Method::GET, "/api/calls/active", None).await.body;
+    let times: Vec<_> =
+        seen["calls"].as_array().expect("a list").iter().map(|call| call["called_at"].as_str()).collect();
+    assert!(times.len() == 3 && times.is_sorted_by(|one, other| one > other), "newest first: {times:?}");
     api.public(Method::GET, "/api/calls/active", None, None).await.is_problem(401);
 }
 
@@ -369,8 +436,10 @@ async fn whoever_follows_the_log_gets_each_row_once_and_always_a_next() {
     log(&api, (1..=5).map(|n| row(n, one, two)).collect()).await;
     let next = |answer: &Answer| answer.body["next"].as_str().expect("a next").to_owned();
     let path = |next: String| format!("/api/calls?order=recorded&limit=2&next={next}");
-    let newest = api.admin(Method::GET, &path(next(&first)), None).await;
-    assert_eq!(numbers(&newest), [4, 5]);
+    let newest = api.admin(Method::GET, "/api/calls?order=recorded&limit=2", None).await;
+    assert_eq!(numbers(&newest), [4, 5], "whoever begins wants what is new");
+    let all = api.admin(Method::GET, &path(next(&first)), None).await;
+    assert_eq!(numbers(&all), [1, 2], "whoever began before the first row misses none");
     log(&api, (6..=8).map(|n| row(n, one, two)).collect()).await;
     let then = api.admin(Method::GET, &path(next(&newest)), None).await;
     assert_eq!(numbers(&then), [6, 7]);

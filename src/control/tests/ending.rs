@@ -1,6 +1,7 @@
 //! Ending a call that is open.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use http::Method;
 use serde_json::json;
@@ -53,4 +54,18 @@ async fn a_call_that_is_not_open_here_is_not_found_and_why_is_told() {
     Arc::get_mut(&mut api.control).expect("nobody else has it").end_call = Arc::new(|_| false);
     let path = format!("/api/calls/active/{}/end", call.request_id);
     api.admin(Method::POST, &path, None).await.is_problem(404);
+}
+
+#[tokio::test]
+async fn a_call_is_not_ended_where_that_cannot_be_written_down() {
+    let mut api = Api::new().await;
+    let call = open(Uuid::nil(), Uuid::nil());
+    api.open_calls.lock().expect("lock").push(call.clone());
+    let ended = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&ended);
+    Arc::get_mut(&mut api.control).expect("nobody else has it").end_call = Arc::new(move |_| !told.swap(true, SeqCst));
+    api.bench.database.by_hand("ALTER TABLE admin_events RENAME TO away").await;
+    let path = format!("/api/calls/active/{}/end", call.request_id);
+    api.admin(Method::POST, &path, None).await.is_problem(503);
+    assert!(!ended.load(SeqCst));
 }

@@ -290,3 +290,40 @@ pub(super) async fn show(asked: Asked) -> Result<Response, Problem> {
     let (settings, state) = (asked.control.retention.settings, asked.control.retention.view.now());
     Ok(Json(Retention::of(&settings, &state, &kept, asked.control.registry.clock().wall())).into_response())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_holds_rows_up_is_told_and_what_nobody_intends_is_warned_of() {
+        let day = Duration::from_secs(86_400);
+        let settings = RetentionSettings { keep: Some(9 * day), addresses: Some(2 * day), refused: Some(day) };
+        let (node, hold) = (Uuid::from_u128(5), Uuid::from_u128(7));
+        let by_hold = |seq, called_at| HeldUp { node, seq, by: HeldBy::Hold { hold, called_at: Timestamp(called_at) } };
+        let state = RetentionState {
+            looked_at: Some(Timestamp(3)),
+            held_up: vec![by_hold(4, 1_000_000), by_hold(5, 60_000_000), HeldUp { node, seq: 6, by: HeldBy::Unsigned }],
+            trouble: vec!["it went wrong".to_owned()],
+            ..RetentionState::default()
+        };
+        let now = Timestamp(9 * 86_400_000_000 + 31_000_000);
+        let kept = Kept { rows: 10, dropped: 3, oldest: Some(Timestamp(1)) };
+        let told = Retention::of(&settings, &state, &kept, now);
+        let up = |seq, hold: Option<Uuid>, overdue: Option<i64>| json!({"node_id": node, "seq": seq, "hold_id": hold, "overdue_seconds": overdue});
+        let expected = json!({
+            "keep_seconds": 777_600, "keep_addresses_seconds": 172_800, "keep_refused_seconds": 86_400,
+            "rows": 10, "rows_removed": 3, "oldest_call_at": Timestamp(1), "looked_at": Timestamp(3),
+            "held_up": [up(4, Some(hold), Some(30)), up(5, Some(hold), Some(0)), up(6, None, None)],
+            "trouble": ["it went wrong"],
+        });
+        assert_eq!(serde_json::to_value(&told).expect("JSON"), expected);
+        let unsigned =
+            format!("retention: rows of node {node} from 6 on are old enough to go, and no checkpoint speaks of them");
+        assert_eq!(told.warnings().collect::<Vec<_>>(), ["retention: it went wrong".to_owned(), unsigned]);
+    }
+}

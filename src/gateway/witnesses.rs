@@ -52,8 +52,44 @@ fn send(to: &Destination, post: &Post) -> Send {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
     use crate::audit::ledger::note::Note;
+    use crate::config::{Config, LoadSource};
+    use crate::outlets::PostAnswer;
+
+    #[tokio::test]
+    async fn a_witness_is_posted_the_note_with_its_token_and_must_take_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let token_file = dir.path().join("token");
+        std::fs::write(&token_file, "tok\n").expect("written");
+        let seen: Arc<Mutex<Vec<PostRequest>>> = Arc::default();
+        let posted = Arc::clone(&seen);
+        let post: Post = Arc::new(move |request| {
+            let status = if request.body == "refused" { 500 } else { 200 };
+            posted.lock().expect("whole").push(request);
+            Box::pin(async move { Ok(PostAnswer { status, retry_after: None }) })
+        });
+        let file = dir.path().join("gateway.toml");
+        let table = format!(
+            "[[audit.witnesses]]\nname = \"w\"\nurl = \"https://witness.example/notes\"\ntoken_file = {token_file:?}\n"
+        );
+        std::fs::write(&file, table).expect("written");
+        let config = Config::load(LoadSource::file(file)).expect("a good file");
+        let places = places(&config.audit.witnesses, &post);
+        (places[0].send)("a note".to_owned()).await.expect("taken");
+        let error = (places[0].send)("refused".to_owned()).await.expect_err("not taken");
+        assert!(error.contains("500"), "{error}");
+        std::fs::remove_file(&token_file).expect("removed");
+        (places[0].send)("a note".to_owned()).await.expect_err("without its token nothing is sent");
+        let seen = seen.lock().expect("whole");
+        let sent =
+            |request: &PostRequest| (request.url.clone(), request.headers[AUTHORIZATION].clone(), request.body.clone());
+        let wanted =
+            ("https://witness.example/notes".to_owned(), HeaderValue::from_static("Bearer tok"), "a note".into());
+        assert_eq!((sent(&seen[0]), seen.len()), (wanted, 2));
+    }
 
     #[tokio::test]
     async fn a_witness_that_is_a_file_keeps_every_note_whole() {

@@ -116,3 +116,31 @@ fn hold(row: &Row) -> Result<HoldRow, StoreError> {
         released_at: columns::optional_time(row, "released_at")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_covers_calls_its_agent_made_or_received_from_its_first_moment_to_before_its_last() {
+        let [agent, other] = [7, 8].map(|id| Some(Uuid::from_u128(id)));
+        let hold = |agent, since: Option<i64>, until: Option<i64>| HoldRow {
+            id: Uuid::nil(),
+            agent,
+            since: since.map(Timestamp),
+            until: until.map(Timestamp),
+            reason: String::new(),
+            placed_by: String::new(),
+            placed_at: Timestamp(0),
+            released_at: None,
+        };
+        let at = Timestamp;
+        for (caller, target, covered) in [(agent, other, true), (other, agent, true), (other, None, false)] {
+            assert_eq!(hold(agent, None, None).covers(caller, target, at(5)), covered, "{caller:?} {target:?}");
+            assert!(hold(None, None, None).covers(caller, target, at(5)));
+        }
+        for (time, covered) in [(4, false), (5, true), (8, true), (9, false)] {
+            assert_eq!(hold(None, Some(5), Some(9)).covers(agent, other, at(time)), covered, "{time}");
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! What damage takes: never more than it must, always told, with its number where there is one.
 
+mod numbers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};

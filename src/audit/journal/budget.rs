@@ -254,8 +254,13 @@ mod tests {
         let error = budget.take(111).expect_err("there is none").to_string();
         assert!(error.contains("audit.journal_budget") && error.contains("put aside"), "{error}");
         budget.take(110).expect("to the last byte");
-        budget.take_first(500);
+        budget.found(0, 0);
+        assert_eq!((budget.room().used, budget.room().pressure), (310, Pressure::None));
+        budget.take_first(650);
+        assert_eq!((budget.room().used, budget.room().pressure), (960, Pressure::Connected));
+        budget.take_first(540);
         assert_eq!(budget.room().used, 1_500);
+        budget.give_back(690);
         budget.found(0, 0);
         assert_eq!(budget.room(), JournalRoom { used: 810, aside: 0, budget: 1_000, pressure: Pressure::Verified });
     }

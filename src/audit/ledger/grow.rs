@@ -7,7 +7,7 @@ use crate::store::ledger::Growth;
 use crate::store::{Store, StoreError};
 
 /// Leaves per commit.
-const STEP: u32 = 50_000;
+const STEP: u32 = if cfg!(test) { 250 } else { 50_000 };
 
 /// The tree of `node`. Rows from before there were trees are added to it first; rows that are missing from the end are not
 /// made up for: the next is numbered behind them, and who verifies finds the hole.

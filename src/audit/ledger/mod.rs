@@ -25,6 +25,8 @@ pub mod tree;
 pub mod verify;
 
 #[cfg(test)]
+mod publish_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -302,7 +302,7 @@ impl Sealer {
                 None => return Err(SealError::KeyMissing(last.to_string())),
             },
         };
-        let size = self.signed_before(&keys, &tree).await?;
+        let size = self.signed_before(&keys).await?;
         if keys.is_empty() {
             let first = LedgerKeyRow { number: 1, key: signer.key().to_string(), size, added_at: self.clock.wall() };
             self.store.keep_ledger_key(*node, &first).await?;
@@ -322,8 +322,8 @@ impl Sealer {
         Ok(Some(signing))
     }
 
-    /// For how many rows was signed last; they must be the beginning of `tree`.
-    async fn signed_before(&self, keys: &[LedgerKeyRow], tree: &Frontier) -> Result<u64, SealError> {
+    /// For how many rows was signed last; they must be the beginning of the tree.
+    async fn signed_before(&self, keys: &[LedgerKeyRow]) -> Result<u64, SealError> {
         let reader = TreeReader::open(&self.store, self.settings.node).await?;
         let stored = self.store.last_checkpoint(self.settings.node).await?;
         let remembered = self.remembered(keys)?;
@@ -336,7 +336,7 @@ impl Sealer {
                 Ok(then) => then.root(),
                 Err(ReadError::Store(error)) => return Err(error.into()),
                 // Signed for, and gone since: what is left is held against the later one.
-                Err(ReadError::Dropped(_)) if size < tree.size() => root,
+                Err(ReadError::Dropped(_)) => root,
                 Err(error) => return Err(wrong(error.to_string())),
             };
             if now != root {

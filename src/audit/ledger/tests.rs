@@ -7,16 +7,17 @@ use std::sync::Mutex;
 use tokio::sync::watch;
 
 use super::grow::tree_of;
-use super::note::{Note, VerifierKey};
+use super::note::{Checkpoint, Note, Signer, VerifierKey};
 use super::proof::{check_consistency, check_inclusion};
 use super::publish::{Place, Publisher};
 use super::read::{ReadError, TreeReader};
-use super::seal::{NotChanged, SealHandle, Sealer, SealerSettings};
+use super::seal::{NotChanged, SealHandle, SealState, Sealed, Sealer, SealerSettings};
 use super::testing::{NODE, ORIGIN, record, row};
 use super::tree::Frontier;
 use super::tree::tests::by_definition;
 use crate::clock::Clock;
 use crate::store::Store;
+use crate::store::calls::remove::Prefix;
 use crate::store::testing::{TestStore, on_each_database};
 
 on_each_database!(
@@ -29,6 +30,11 @@ on_each_database!(
     a_database_from_before_a_key_is_not_signed_for,
     rows_behind_what_was_signed_for_do_not_come_to_be_signed_for,
     a_key_that_signed_must_not_be_missing,
+    a_crash_before_it_is_remembered_what_was_signed_does_no_harm,
+    what_is_remembered_of_another_log_or_by_a_stranger_does_not_count,
+    a_key_that_comes_too_soon_waits_and_sealing_goes_on,
+    a_key_that_could_not_be_entered_takes_over_once_it_can,
+    a_log_keeps_its_name,
     checkpoints_are_thinned_to_one_an_hour_but_for_those_that_name_keys,
 );
 
@@ -37,6 +43,7 @@ struct Sealing {
     store: Store,
     dir: tempfile::TempDir,
     clock: Clock,
+    origin: &'static str,
 }
 
 /// One run of it.
@@ -51,7 +58,8 @@ struct Running {
 impl Sealing {
     fn new(test: &TestStore) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self { store: test.store.clone(), dir, clock: Clock::manual(crate::clock::Timestamp(1_700_000_000_000_000)) }
+        let clock = Clock::manual(crate::clock::Timestamp(1_700_000_000_000_000));
+        Self { store: test.store.clone(), dir, clock, origin: ORIGIN }
     }
 
     fn file(&self) -> PathBuf {
@@ -62,7 +70,7 @@ impl Sealing {
         let tree = watch::Sender::new(None);
         let settings = SealerSettings {
             node: NODE,
-            origin: ORIGIN.to_owned(),
+            origin: self.origin.to_owned(),
             seeds: seeds.iter().map(|seed| [*seed; 32]).collect(),
             file: self.file(),
         };
@@ -81,6 +89,25 @@ impl Sealing {
         let view = publisher.view();
         let publisher = tokio::spawn(publisher.run(handle.sealed.clone(), view));
         Running { tree, handle, sealer: tokio::spawn(sealer.run()), publisher, received }
+    }
+
+    /// Seals all there is, with these keys.
+    async fn run(&self, seeds: &[u8]) -> SealState {
+        let mut running = self.start(seeds);
+        let size = running.tell(&self.store).await;
+        running.sealed(size).await;
+        let view = running.handle.view.clone();
+        running.end().await;
+        view.now()
+    }
+
+    /// Why nothing is sealed with these keys.
+    async fn trouble(&self, seeds: &[u8]) -> String {
+        let running = self.start(seeds);
+        running.tell(&self.store).await;
+        let view = running.handle.view.clone();
+        running.end().await;
+        view.now().trouble.expect("it says why")
     }
 }
 
@@ -139,6 +166,9 @@ mod suite {
         }
         assert!(matches!(reader.frontier(1_301).await, Err(ReadError::OutOfRange { asked: 1_301, size: 1_300 })));
         assert!(reader.inclusion(1_300, 1_300).await.is_err());
+        // The row behind it does not stand in for one that is gone.
+        test.by_hand("DELETE FROM proxy_calls WHERE seq = 1290").await;
+        assert!(matches!(reader.frontier(1_296).await, Err(ReadError::Missing(1_290))));
     }
 
     pub(super) async fn rows_from_before_there_were_trees_get_one(test: &TestStore) {
@@ -152,6 +182,11 @@ mod suite {
         assert_eq!(tree_of(store, NODE).await.expect("made anew"), tree);
         assert_eq!(store.ledger_head(NODE).await.expect("reads"), tree);
         assert_eq!(store.subtree_hashes(NODE, 8, 0, 9).await.expect("subtrees").len(), 2);
+        for table in ["ledger_heads", "ledger_subtrees", "proxy_calls WHERE seq = 300"] {
+            test.by_hand(&format!("DELETE FROM {table}")).await;
+        }
+        let error = tree_of(store, NODE).await.expect_err("one is missing").to_string();
+        assert!(error.contains("no row 300"), "{error}");
     }
 
     pub(super) async fn a_tree_grows_from_what_it_was_only(test: &TestStore) {
@@ -262,11 +297,7 @@ mod suite {
         running.sealed(300).await;
         running.end().await;
         let refused = async |why: &str| {
-            let running = sealing.start(&[1]);
-            running.tell(store).await;
-            let view = running.handle.view.clone();
-            running.end().await;
-            let trouble = view.now().trouble.expect("it says why");
+            let trouble = sealing.trouble(&[1]).await;
             assert!(trouble.contains("signed for 300 rows") && trouble.contains(why), "{trouble}");
         };
         // Somebody takes away the tail, checkpoints included, and everything else fits together again.
@@ -298,11 +329,7 @@ mod suite {
         }
         test.by_hand("DELETE FROM ledger_keys WHERE number = 2").await;
         record(store, NODE, 0..5).await;
-        let running = sealing.start(&[1, 2]);
-        running.tell(store).await;
-        let view = running.handle.view.clone();
-        running.end().await;
-        let trouble = view.now().trouble.expect("it says why");
+        let trouble = sealing.trouble(&[1, 2]).await;
         assert!(trouble.contains("signed for 9 rows"), "{trouble}");
         assert_eq!(store.checkpoints(NODE, 0, 9).await.expect("checkpoints"), []);
     }
@@ -331,11 +358,99 @@ mod suite {
         running.sealed(3).await;
         let key = running.handle.view.now().key.expect("a key");
         running.end().await;
-        let running = sealing.start(&[2]);
+        assert!(sealing.trouble(&[2]).await.contains(&key.to_string()));
+    }
+
+    pub(super) async fn a_crash_before_it_is_remembered_what_was_signed_does_no_harm(test: &TestStore) {
+        let (sealing, store) = (Sealing::new(test), &test.store);
+        record(store, NODE, 0..3).await;
+        sealing.run(&[1]).await;
+        let remembered = std::fs::read(sealing.file()).expect("remembered");
+        record(store, NODE, 3..5).await;
+        sealing.run(&[1]).await;
+        std::fs::write(sealing.file(), remembered).expect("written");
+        // What is remembered holds, and is not signed for again what was.
+        assert_eq!(sealing.run(&[1]).await.sealed, Sealed { size: 5, at: None });
+        // Nor is it in the way once the rows it speaks of are gone.
+        let reader = TreeReader::open(store, NODE).await.expect("opens");
+        let prefix = Prefix { node: NODE, before: 0, tree: reader.frontier(4).await.expect("a tree") };
+        store.remove_next(&prefix, 4, sealing.clock.wall()).await.expect("removed");
+        assert_eq!(sealing.run(&[1]).await.sealed, Sealed { size: 5, at: None });
+    }
+
+    pub(super) async fn what_is_remembered_of_another_log_or_by_a_stranger_does_not_count(test: &TestStore) {
+        let (sealing, store) = (Sealing::new(test), &test.store);
+        record(store, NODE, 0..3).await;
+        let remember = |origin: &str, seed| {
+            let said = Checkpoint { origin: origin.to_owned(), size: 9, root: [7; 32], next_key: None };
+            let note = said.signed(&[&Signer::new(origin, &[seed; 32]).expect("a name")]);
+            std::fs::write(sealing.file(), note).expect("written");
+        };
+        // The data were copied for this node from another's.
+        remember("gw.example/audit/6", 9);
+        assert_eq!(sealing.run(&[1]).await.sealed.size, 3);
+        // Whose it is cannot be told: it may be a key that signed for more.
+        remember(ORIGIN, 9);
+        let trouble = sealing.trouble(&[1]).await;
+        assert!(trouble.contains("last-checkpoint") && trouble.contains("missing"), "{trouble}");
+        // One that signed before is known by the database, though its secret half is gone.
+        std::fs::remove_file(sealing.file()).expect("removed");
+        sealing.run(&[1]).await;
+        record(store, NODE, 3..4).await;
+        sealing.run(&[1]).await;
+        let by_the_first = std::fs::read(sealing.file()).expect("remembered");
+        record(store, NODE, 4..5).await;
+        sealing.run(&[1, 2]).await;
+        std::fs::write(sealing.file(), by_the_first).expect("written");
+        assert_eq!(sealing.run(&[2]).await.sealed.size, 5);
+    }
+
+    pub(super) async fn a_key_that_comes_too_soon_waits_and_sealing_goes_on(test: &TestStore) {
+        let (sealing, store) = (Sealing::new(test), &test.store);
+        record(store, NODE, 0..5).await;
+        let mut running = sealing.start(&[1]);
         running.tell(store).await;
-        let view = running.handle.view.clone();
+        running.sealed(5).await;
+        let second = running.handle.change_key(Box::new(|| Ok([2; 32]))).await.expect("takes over");
         running.end().await;
-        assert!(view.now().trouble.expect("it says why").contains(&key.to_string()));
+        let mut running = sealing.start(&[1, 2, 3]);
+        running.tell(store).await;
+        running.sealed(5).await;
+        record(store, NODE, 5..6).await;
+        running.tell(store).await;
+        running.sealed(6).await;
+        let received = running.end().await;
+        assert!(Note::parse(received.last().expect("brought")).expect("a note").verified_by(&second).is_ok());
+    }
+
+    pub(super) async fn a_key_that_could_not_be_entered_takes_over_once_it_can(test: &TestStore) {
+        let (sealing, store) = (Sealing::new(test), &test.store);
+        record(store, NODE, 0..5).await;
+        let mut running = sealing.start(&[1]);
+        running.tell(store).await;
+        running.sealed(5).await;
+        test.by_hand("ALTER TABLE ledger_keys RENAME TO away").await;
+        let failed = running.handle.change_key(Box::new(|| Ok([2; 32]))).await;
+        assert!(matches!(failed, Err(NotChanged::Failed(_))), "{failed:?}");
+        test.by_hand("ALTER TABLE away RENAME TO ledger_keys").await;
+        record(store, NODE, 5..6).await;
+        running.tell(store).await;
+        running.sealed(6).await;
+        let received = running.end().await;
+        let second = Signer::new(ORIGIN, &[2; 32]).expect("a name");
+        let last = Note::parse(received.last().expect("brought")).expect("a note");
+        assert!(last.verified_by(second.key()).is_ok(), "{received:?}");
+        assert_eq!(store.ledger_keys(NODE).await.expect("keys").len(), 2);
+    }
+
+    pub(super) async fn a_log_keeps_its_name(test: &TestStore) {
+        let (mut sealing, store) = (Sealing::new(test), &test.store);
+        record(store, NODE, 0..3).await;
+        sealing.run(&[1]).await;
+        sealing.origin = "elsewhere.example/audit/5";
+        record(store, NODE, 3..5).await;
+        let state = sealing.run(&[1]).await;
+        assert_eq!((state.key.expect("a key").name(), state.sealed.size), (ORIGIN, 5));
     }
 
     pub(super) async fn checkpoints_are_thinned_to_one_an_hour_but_for_those_that_name_keys(test: &TestStore) {

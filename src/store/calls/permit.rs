@@ -67,8 +67,12 @@ pub(in crate::store) async fn ledger_turn(tx: &mut Tx) -> Result<(), StoreError>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uuid::Uuid;
+
     use crate::audit::ledger::testing::{NODE, record};
+    use crate::clock::Timestamp;
     use crate::store::calls::COLUMNS;
+    use crate::store::rows::AdminEvent;
     use crate::store::sql::{Built, Dialect};
     use crate::store::testing::{TestStore, on_each_database};
 
@@ -238,5 +242,43 @@ mod tests {
                 assert!(error.contains(REFUSED), "{error}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_hold_waits_for_whoever_may_take_rows_away() {
+        let test = TestStore::postgres().await;
+        let other = test.again().await;
+        let permitted = test.store.permitted(Permit::Drop).await.expect("begun");
+        let placing = tokio::spawn(async move {
+            let (id, at, words) = (Uuid::now_v7(), Timestamp(0), String::new);
+            let hold = HoldRow {
+                id,
+                agent: None,
+                since: None,
+                until: None,
+                reason: words(),
+                placed_by: words(),
+                placed_at: at,
+                released_at: None,
+            };
+            let (actor, action, subject) = (words(), words(), words());
+            let event = AdminEvent { id, at, actor, action, subject, before: None, after: None, reason: None };
+            other.place_hold(&hold, &event).await.expect("placed");
+            other.close().await;
+        });
+        let waiting = async || {
+            let locks = query(
+                "SELECT count(*) FROM pg_locks JOIN pg_database ON database = pg_database.oid \
+                 WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted",
+            );
+            locks.number(&test.store.reader).await.expect("reads") > 0
+        };
+        while !waiting().await {
+            assert!(!placing.is_finished(), "it did not wait");
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        permitted.commit().await.expect("committed");
+        placing.await.expect("placed");
+        test.end().await;
     }
 }

@@ -187,12 +187,10 @@ fn trusted(sealed: &Sealed, given: &Given, last: u64) -> Result<(Option<Claim>, 
         }
         return Ok((None, Vec::new(), report));
     };
-    let of_this = given.checkpoints.iter().filter(|one| one.note.unverified().origin == sealed.origin);
-    let elsewhere: Vec<_> = of_this.cloned().collect();
     let keys: Vec<_> = report.keys.iter().filter_map(|key| VerifierKey::parse(key).ok()).collect();
     for key in &keys {
         let mut aside = LogReport::new(sealed.node_id);
-        within.extend(claims(key, &elsewhere, &mut aside));
+        within.extend(claims(key, &given.checkpoints, &mut aside));
     }
     within.sort_by_key(|claim| claim.size);
     within.dedup_by(|later, earlier| (later.size, later.root) == (earlier.size, earlier.root));

@@ -1,5 +1,7 @@
 //! Exports hold, whatever part of a log they are of and whatever is in the rows; a changed one does not.
 
+mod crafted;
+
 use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt as _;
@@ -13,11 +15,13 @@ use super::row::{COLUMNS, ExportedRow, NUMBERS};
 use super::{ExportError, Format, Range, consistency, csv, export, header, proof, verify_file};
 use crate::audit::ledger::note::{Signer, VerifierKey};
 use crate::audit::ledger::proof::check_consistency;
+use crate::audit::ledger::read::TreeReader;
 use crate::audit::ledger::testing::{record, row};
 use crate::audit::ledger::verify::tamper::Hands;
 use crate::audit::ledger::verify::{Given, LogReport};
 use crate::clock::Timestamp;
 use crate::store::calls::ScannedRow;
+use crate::store::calls::remove::Prefix;
 use crate::store::rows::CallRow;
 use crate::store::testing::{TestStore, on_each_database};
 
@@ -164,11 +168,19 @@ mod suite {
         log(test).await;
         record(&test.store, NODE, 411..413).await;
         assert_eq!(header(&test.store, NODE, &range).await.expect("rows").last_seq, 411);
+        let lately = Range { since: Some(row(NODE, 400).called_at), ..range };
+        let lately = header(&test.store, NODE, &lately).await.expect("rows");
+        assert_eq!((lately.first_seq, lately.last_seq), (401, 411));
         let beyond = Range { to_seq: Some(412), ..range };
         assert!(header(&test.store, NODE, &beyond).await.is_err());
         assert!(header(&test.store, NODE, &Range { from_seq: Some(412), ..range }).await.is_err());
         let unsigned = proof(&test.store, row(NODE, 412).id).await;
         assert!(matches!(unsigned, Err(ExportError::Absent(_))), "{unsigned:?}");
+        // Rows that retention has removed.
+        let reader = TreeReader::open(&test.store, NODE).await.expect("opens");
+        let prefix = Prefix { node: NODE, before: 0, tree: reader.frontier(4).await.expect("a tree") };
+        test.store.remove_next(&prefix, 4, Timestamp(0)).await.expect("removed");
+        assert_eq!(header(&test.store, NODE, &range).await.expect("rows").first_seq, 5);
         // A row that went missing ends the export with an error, and never with its last line.
         let header = header(&test.store, NODE, &range).await.expect("rows");
         Hands { test, node: NODE }.delete(100, 100).await;

@@ -18,7 +18,7 @@ use crate::store::{Store, StoreError};
 /// Rows that are read at once.
 const PAGE: u32 = if cfg!(test) { 10 } else { 1_000 };
 /// Checkpoints that are read at once.
-const CHECKPOINTS: u32 = 1_000;
+const CHECKPOINTS: u32 = if cfg!(test) { 3 } else { 1_000 };
 
 /// Why rows are not removed though they are old enough.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use crate::store::{Store, StoreError};
 /// Rows per statement.
 const CHUNK: u32 = if cfg!(test) { 300 } else { 8_192 };
 /// Checkpoints per statement.
-const CHECKPOINTS: u32 = 10_000;
+const CHECKPOINTS: u32 = if cfg!(test) { 2 } else { 10_000 };
 /// Chunks that are hashed at a time, one more being read.
 const AT_ONCE: usize = 2;
 

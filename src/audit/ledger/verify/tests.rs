@@ -1,5 +1,7 @@
 //! Whatever is done to a log is found, on both databases; a log to which nothing was done is whole.
 
+mod forged;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -197,7 +199,7 @@ async fn tampered_is_found(log: &Recorded<'_>, what: Tampering, at: u64) {
             add_row(hands, size + 1).await;
             let report = log.verify(Vec::new()).await;
             only(&report.integrity, Kind::Inserted);
-            assert_eq!(report.integrity.first_bad, Some(size + 1));
+            assert_eq!((report.integrity.first_bad, report.integrity.findings.len()), (Some(size + 1), 1));
         }
         Tampering::InsertBetween => {
             hands.renumber(at, size, 1).await;
@@ -364,7 +366,12 @@ mod suite {
         let sql = format!("UPDATE proxy_calls SET client_ip = 'x' WHERE seq = 7 AND node_id = '{}'", log.hands.node);
         log.hands.run(&sql).await;
         let report = log.verify(Vec::new()).await;
-        assert_eq!(report.integrity.kinds(), BTreeSet::from([Kind::Unreadable]), "{report:#?}");
+        let bad: Vec<u64> = report.integrity.findings.iter().map(|finding| finding.first).collect();
+        assert_eq!(
+            (report.integrity.kinds(), bad),
+            (BTreeSet::from([Kind::Unreadable]), vec![7, 9, 15]),
+            "{report:#?}"
+        );
     }
 
     pub(super) async fn a_row_that_is_there_twice_is_found_wherever_it_is(test: &TestStore) {
@@ -416,14 +423,14 @@ mod suite {
     }
 
     pub(super) async fn removed_rows_are_proved_by_their_root(test: &TestStore) {
-        let log = Recorded::new(test, &[700, 300]).await;
+        let log = Recorded::new(test, &[300, 400, 300]).await;
         let reader = crate::audit::ledger::read::TreeReader::open(&test.store, log.hands.node).await.expect("opens");
         let tree = reader.frontier(300).await.expect("a tree");
         let frontier: String = tree.roots().concat().iter().map(|byte| format!("{byte:02x}")).collect();
         let frontier = if test.store.is_shared() { format!("'\\x{frontier}'") } else { format!("x'{frontier}'") };
         log.hands.delete(1, 300).await;
         let report = log.verify(Vec::new()).await;
-        assert_eq!(report.completeness.findings[0].last, 300, "{report:#?}");
+        assert_eq!((report.completeness.findings[0].last, report.integrity.holds), (300, true), "{report:#?}");
         test.by_hand(&format!(
             "INSERT INTO ledger_dropped (node_id, size, frontier, dropped_at) \
              VALUES ('{}', 300, {frontier}, '2026-01-01T00:00:00.000000Z')",
@@ -432,7 +439,7 @@ mod suite {
         .await;
         let report = log.verify(Vec::new()).await;
         assert!(report.is_whole(), "{report:#?}");
-        assert_eq!((report.before, report.rows, report.checkpoints), (300, 700, 2));
+        assert_eq!((report.before, report.rows, report.checkpoints), (300, 700, 3));
         log.hands.rewrite(301).await;
         let report = log.verify(Vec::new()).await;
         assert_eq!(report.integrity.findings[0].first, 301, "{report:#?}");
@@ -472,5 +479,5 @@ fn a_row_far_out_is_no_reason_to_go_on_for_ever() {
     }
     let report = check.finish(None, None);
     assert!(!report.completeness.holds && !report.integrity.holds, "{report:#?}");
-    assert_eq!((report.rows, report.completeness.first_bad), (3, Some(2)));
+    assert_eq!((report.rows, report.unproven, report.completeness.first_bad), (3, 1, Some(2)));
 }

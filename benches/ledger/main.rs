@@ -75,7 +75,12 @@ fn run() -> Fallible<()> {
                 Some(url) => Store::open_postgres(&PostgresOptions::parse(url)?).await?,
                 None => Store::open_sqlite(&data.join("gateway.db")).await?,
             };
-            fill::fill(store, node, rows, begin).await
+            let took = fill::fill(store, node, rows, begin).await?;
+            if let Some(server) = &server {
+                // As the server does by itself within a minute: without, it guesses how to read.
+                server.run("ANALYZE").await;
+            }
+            Ok::<_, Box<dyn std::error::Error>>(took)
         })?;
         Ok(())
     })?;

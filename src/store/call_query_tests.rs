@@ -124,6 +124,9 @@ mod suite {
         );
         let then = store.recorded_calls(&none, &first.reached, 10).await.expect("rows");
         assert_eq!((seqs(&then), then.more), (vec![2 + LOOKED_AT], false));
+        // One that the reader has not heard of is read from its first row.
+        let of_others = store.recorded_calls(&none, &[(Uuid::nil(), 0)], 10).await.expect("rows");
+        assert_eq!(seqs(&of_others), [1]);
     }
 
     pub(super) async fn every_condition_selects_what_it_names(test: &TestStore) {

@@ -74,7 +74,9 @@ async fn every_answer_of_a_known_caller_tells_what_is_left() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_tells_what_is_left_in_units_and_the_older_fields_are_there_for_the_asking() {
-    let gateway = TestGateway::with(stopped(), |config| config.server.x_ratelimit = true).await;
+    // From now on: where a call is in the log is told by the time in its id.
+    let clock = Clock::manual(Clock::system().wall());
+    let gateway = TestGateway::with(clock, |config| config.server.x_ratelimit = true).await;
     let agent = Agent::echo().await;
     gateway.register("echo", &agent).await;
     let limits = json!({"limits": {"costs": {"SendMessage": 3}, "unverified": {"burst": 3},

@@ -293,28 +293,36 @@ async fn two_bodies(adjust: fn(&mut Config), status: u16, wait: Option<&str>, re
         caller.key,
         body.len()
     );
-    let (mut one, mut other) = (gateway.client().await, gateway.client().await);
-    for client in [&mut one, &mut other] {
-        client.write(&head).await;
-    }
-    // Either may be refused while it is still sending.
-    let _ = tokio::join!(one.try_write(most), other.try_write(most));
-    let (refused, kept) = tokio::select! {
-        answer = one.answer() => (answer, &mut other),
-        answer = other.answer() => (answer, &mut one),
+    let mut tries = 0;
+    let undisturbed = loop {
+        let (mut one, mut other) = (gateway.client().await, gateway.client().await);
+        for client in [&mut one, &mut other] {
+            client.write(&head).await;
+        }
+        // Either may be refused while it is still sending.
+        let _ = tokio::join!(one.try_write(most), other.try_write(most));
+        let (refused, kept) = tokio::select! {
+            answer = one.answer() => (answer, &mut other),
+            answer = other.answer() => (answer, &mut one),
+        };
+        assert_eq!((refused.status, refused.header("retry-after")), (status, wait), "{}", refused.text());
+        assert_eq!(refused.json()["error"]["data"][0]["reason"], reason);
+        if wait.is_none() {
+            let stranger = gateway.call("agent", None, &serde_json::from_str(&body).expect("JSON")).await;
+            assert_eq!(stranger.status, 200, "{}", stranger.text());
+        }
+        let _ = kept.try_write(last).await;
+        let answer = kept.answer().await;
+        tries += 1;
+        // Both may have asked for more than there is before one of them gave back what it had.
+        if answer.status != status || tries == 5 {
+            break answer;
+        }
     };
-    assert_eq!((refused.status, refused.header("retry-after")), (status, wait), "{}", refused.text());
-    assert_eq!(refused.json()["error"]["data"][0]["reason"], reason);
-    if wait.is_none() {
-        let stranger = gateway.call("agent", None, &serde_json::from_str(&body).expect("JSON")).await;
-        assert_eq!(stranger.status, 200, "{}", stranger.text());
-    }
-    kept.write(last).await;
-    assert_eq!(kept.answer().await.status, 200, "the other one is not disturbed");
+    assert_eq!(undisturbed.status, 200, "the other one is not disturbed");
     let mut again = gateway.client().await;
     again.write(format!("{head}{body}")).await;
     assert_eq!(again.answer().await.status, 200, "the memory has been given back");
-    drop((one, other));
     gateway.stop().await;
 }
 

@@ -174,5 +174,9 @@ async fn what_cannot_be_told_is_refused_with_what_can() {
         answer.is_problem(400);
         assert_eq!(answer.body["member"], member, "{}", answer.text);
     }
-    assert_eq!(asked(&api, "").await["groups"], json!([]));
+    let day = asked(&api, "").await;
+    assert_eq!(day["groups"], json!([]));
+    let time = |member: &str| at(day[member].as_str().expect("a time")).0;
+    // Whole minutes around the day until now.
+    assert!((86_400..=86_460).contains(&((time("until") - time("since")) / 1_000_000)), "{day}");
 }

@@ -156,10 +156,12 @@ async fn operators_do_not_read_the_log_unseen_and_paging_is_one_reading() {
     read("/api/calls/stats?by=caller").await;
     read("/api/calls/stats?by=caller").await;
     assert_eq!(readings().await.len(), 4, "numbers are a reading, too");
+    read("/api/calls?order=recorded").await;
+    assert_eq!(readings().await.len(), 5, "and so is the record");
     for path in ["/api/calls", "/api/calls/stats"] {
         assert_eq!(api.public(Method::GET, path, Some(&key), None).await.status, 200);
     }
-    assert_eq!(readings().await.len(), 4, "agents read what is theirs");
+    assert_eq!(readings().await.len(), 5, "agents read what is theirs");
 }
 
 #[tokio::test]

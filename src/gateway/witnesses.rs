@@ -107,6 +107,7 @@ mod tests {
         let read: Vec<_> = Note::parse_all(&text).into_iter().map(|(line, note)| (line, note.is_ok())).collect();
         assert_eq!(read, [(2, true), (8, false), (11, true)], "{text}");
         let nowhere = super::send(&Destination::File(dir.path().join("no/such")), &post);
-        nowhere(note(1)).await.expect_err("no directory");
+        let error = nowhere(note(1)).await.expect_err("no directory");
+        assert!(error.contains("no/such cannot be written"), "{error}");
     }
 }

@@ -28,12 +28,12 @@ impl LineFile {
     /// When they are not, or not all of them.
     pub async fn append(&self, lines: String) -> Result<(), Failure> {
         let file = Arc::clone(&self.0);
-        let appending = move || file.lock().unwrap_or_else(PoisonError::into_inner).append(lines.as_bytes());
-        let failed = |error: &dyn std::fmt::Display| Failure::passing(format!("the file cannot be written: {error}"));
-        match tokio::task::spawn_blocking(appending).await {
-            Ok(done) => done.map_err(|error| failed(&error)),
-            Err(error) => Err(failed(&error)),
-        }
+        let appending = move || {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.append(lines.as_bytes()).map_err(|error| format!("{} cannot be written: {error}", file.path.display()))
+        };
+        let done = tokio::task::spawn_blocking(appending).await;
+        done.unwrap_or_else(|error| Err(error.to_string())).map_err(Failure::passing)
     }
 }
 

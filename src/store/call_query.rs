@@ -101,6 +101,14 @@ impl CallFilter {
         })
     }
 
+    /// When the call with the id that is asked for was made, if that tells.
+    #[must_use]
+    pub fn made_at(&self) -> Option<Timestamp> {
+        let id = self.id.filter(|id| id.get_version_num() == 7)?;
+        let (seconds, nanos) = id.get_timestamp()?.to_unix();
+        Some(Timestamp(i64::try_from(seconds).ok()?.checked_mul(1_000_000)?.checked_add(i64::from(nanos / 1_000))?))
+    }
+
     /// Whether it selects `row`: the same as the database would find.
     #[must_use]
     pub fn selects(&self, row: &CallRow) -> bool {
@@ -298,8 +306,7 @@ impl Store {
 
 /// There is no index on ids, but a UUIDv7 tells when it was made: the same filter, narrowed to that time.
 fn near_id(filter: &CallFilter) -> Option<CallFilter> {
-    let (seconds, nanos) = filter.id?.get_timestamp()?.to_unix();
-    let made = Timestamp(i64::try_from(seconds).ok()?.checked_mul(1_000_000)?.checked_add(i64::from(nanos / 1_000))?);
+    let made = filter.made_at()?;
     let (from, to) = (made.plus_micros(-ID_SLACK_US), made.plus_micros(ID_SLACK_US));
     Some(CallFilter {
         since: Some(filter.since.map_or(from, |since| since.max(from))),

@@ -314,9 +314,10 @@ impl Sealer {
         });
         self.sealed.send_replace(size);
         if let Some(next) = next {
-            match self.announce(&mut signing, &tree, next).await {
+            match self.may_announce(&tree).await {
+                Ok(()) => self.seal(&mut signing, &tree, Some(next)).await?,
                 Err(SealError::KeyIsNew) => tracing::warn!("{}", SealError::KeyIsNew),
-                done => done?,
+                Err(error) => return Err(error),
             }
         }
         Ok(Some(signing))
@@ -376,14 +377,8 @@ impl Sealer {
         let next = Signer::new(signing.signer.key().name(), &seed)?;
         let key = next.key().clone();
         self.settings.seeds.push(seed);
-        self.announce(signing, &tree, next).await?;
+        self.seal(signing, &tree, Some(next)).await?;
         Ok(key)
-    }
-
-    /// Signs for `tree` with the key so far and the next, which signs from then on.
-    async fn announce(&self, signing: &mut Signing, tree: &Frontier, next: Signer) -> Result<(), SealError> {
-        self.may_announce(tree).await?;
-        self.seal(signing, tree, Some(next)).await
     }
 
     /// A checkpoint names one key: a second for the same tree would take its place.
@@ -392,7 +387,7 @@ impl Sealer {
         if announced.iter().any(|before| before.size == tree.size()) { Err(SealError::KeyIsNew) } else { Ok(()) }
     }
 
-    /// Signs for `tree`, keeps what was signed, and tells.
+    /// Signs for `tree`, keeps what was signed, and tells. With `next` the checkpoint names that key, which signs from then on.
     async fn seal(&self, signing: &mut Signing, tree: &Frontier, next: Option<Signer>) -> Result<(), SealError> {
         let (node, now) = (self.settings.node, self.clock.wall());
         let checkpoint = Checkpoint {

@@ -38,6 +38,14 @@ fn refuse(worker: &Arc<WorkerJournal>, calls: std::ops::Range<u128>, clock: &Clo
     }
 }
 
+/// The directory of a journal that holds these refusals, and whose gateway has died.
+fn dead(fixture: &Fixture, calls: std::ops::Range<u128>) -> PathBuf {
+    let journal = fixture.journal();
+    let worker = journal.worker(0);
+    refuse(&worker, calls, &fixture.clock);
+    fixture.root().join(journal.instance().to_string())
+}
+
 /// The segments of a worker, oldest first.
 fn segments(dir: &Path, worker: u32) -> Vec<PathBuf> {
     let mut found: Vec<(u64, PathBuf)> = std::fs::read_dir(dir)
@@ -73,11 +81,7 @@ async fn drained(mut follower: Follower, fixture: &Fixture) -> Follower {
 #[tokio::test]
 async fn a_segment_that_is_gone_is_a_gap_with_its_number() {
     let fixture = Fixture::new().await;
-    let journal = fixture.journal();
-    let worker = journal.worker(0);
-    refuse(&worker, 0..150, &fixture.clock);
-    let dir = fixture.root().join(journal.instance().to_string());
-    drop((journal, worker));
+    let dir = dead(&fixture, 0..150);
     let segments = segments(&dir, 0);
     assert!(segments.len() > 3, "{segments:?}");
     for gone in &segments[1..3] {
@@ -130,11 +134,7 @@ async fn a_living_journal_that_is_damaged_is_left_for_a_fresh_segment_and_its_ga
 #[tokio::test]
 async fn a_first_segment_that_is_gone_is_a_gap_with_its_number() {
     let fixture = Fixture::new().await;
-    let journal = fixture.journal();
-    let worker = journal.worker(0);
-    refuse(&worker, 0..150, &fixture.clock);
-    let dir = fixture.root().join(journal.instance().to_string());
-    drop((journal, worker));
+    let dir = dead(&fixture, 0..150);
     std::fs::remove_file(&segments(&dir, 0)[0]).expect("removed");
     Drain::recover(&fixture.store, NODE, &fixture.root(), &fixture.clock).await.expect("recover");
     let rows = fixture.rows().await;
@@ -146,11 +146,7 @@ async fn a_first_segment_that_is_gone_is_a_gap_with_its_number() {
 async fn a_segment_that_is_full_but_for_a_few_bytes_is_no_damage() {
     for left in 0..16 {
         let fixture = Fixture::new().await;
-        let journal = fixture.journal();
-        let worker = journal.worker(0);
-        refuse(&worker, 0..100, &fixture.clock);
-        let dir = fixture.root().join(journal.instance().to_string());
-        drop((journal, worker));
+        let dir = dead(&fixture, 0..100);
         let segments = segments(&dir, 0);
         assert!(segments.len() > 1, "{segments:?}");
         let first = written(segments[0].clone());

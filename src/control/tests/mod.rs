@@ -3,6 +3,7 @@
 mod admission;
 mod agent_limits;
 mod agents;
+mod call_filters;
 mod call_stats;
 mod call_stream;
 mod calls;

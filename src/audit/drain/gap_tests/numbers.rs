@@ -6,11 +6,7 @@ use crate::audit::journal::segment::HEADER;
 #[tokio::test]
 async fn an_end_of_a_segment_that_is_not_there_is_a_gap_though_nothing_shows_it_but_the_next() {
     let fixture = Fixture::new().await;
-    let journal = fixture.journal();
-    let worker = journal.worker(0);
-    refuse(&worker, 0..100, &fixture.clock);
-    let dir = fixture.root().join(journal.instance().to_string());
-    drop((journal, worker));
+    let dir = dead(&fixture, 0..100);
     let first = written(segments(&dir, 0)[0].clone());
     // As if it had never been written, from the second call on.
     let (begin, _) = first.begins[0];
@@ -58,11 +54,7 @@ async fn what_is_lost_where_the_database_stands_has_a_number_only_behind_that() 
 async fn of_segments_of_version_1_numbers_that_are_left_out_are_no_gap_and_lost_calls_have_no_number() {
     for (damaged, expected) in [(false, vec![]), (true, vec![("segment_damaged", 0)])] {
         let fixture = Fixture::new().await;
-        let journal = fixture.journal();
-        let worker = journal.worker(0);
-        refuse(&worker, 0..100, &fixture.clock);
-        let dir = fixture.root().join(journal.instance().to_string());
-        drop((journal, worker));
+        let dir = dead(&fixture, 0..100);
         let mut first = 0;
         for (n, path) in segments(&dir, 0).into_iter().enumerate().rev() {
             first = written(path.clone()).calls;
